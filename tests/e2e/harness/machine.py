@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Emulated computers: Bochs for Intel VT-x and QEMU for AMD SVM, behind one interface."""
+
+import abc
+import json
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import esp, paths
+from .serial import Serial
+
+
+@dataclass
+class Machine(abc.ABC):
+    """One emulated computer. Its files (configuration, transcripts, logs) go to `folder`, named after it.
+
+    The emulator belongs to the network namespace of the caller (see network.Network), and dies with the
+    test program, however that ends."""
+
+    name: str
+    folder: Path
+    disk: Path | None = None
+    count: int = 1
+    ram_mib: int = 512
+    tap: str | None = None
+    mac: str = "52:54:00:5f:00:01"
+    core: int | None = None
+    serial: Serial | None = field(default=None, init=False)
+    _process: subprocess.Popen | None = field(default=None, init=False)
+    _log: object = field(default=None, init=False)
+
+    @abc.abstractmethod
+    def _command(self, port: int) -> list[str]:
+        """The emulator's command line, with its COM1 as a TCP server on 127.0.0.1:port that waits for its client."""
+
+    @abc.abstractmethod
+    def _exit_is_power_off(self, code: int) -> bool:
+        """Whether the emulator's exit status (and log) means that the machine switched itself off."""
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def transcript(self) -> Path:
+        return self.folder / f"{self.name}.serial"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> "Machine":
+        """Powers the machine on; returns when its serial line is connected."""
+        assert not self.running, f"{self.name} is running already"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.disk:
+            Path(f"{self.disk}.lock").unlink(missing_ok=True)
+        port = _free_port()
+        pin = ["taskset", "-c", str(self.core)] if self.core is not None else []
+        self._log = open(self.folder / f"{self.name}.out", "w")
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *pin, *self._command(port)],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT)
+        self.serial = Serial(self.name, self._connect(port), self.transcript)
+        return self
+
+    def _connect(self, port: int) -> socket.socket:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.running:
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+            except OSError:
+                time.sleep(0.05)
+                continue
+            connection.settimeout(None)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        self.kill()
+        raise AssertionError(f"{self.name}: the emulator did not start: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        words = ""
+        for path in (self.folder / f"{self.name}.out", self.log):
+            if path.exists():
+                words += "".join(f"\n    | {line}" for line in path.read_text(errors="replace").splitlines()[-8:])
+        return words or "no output"
+
+    def kill(self) -> None:
+        """Pulls the plug."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self.serial is not None:
+            self.serial.close()
+        if self._log is not None:
+            self._log.close()
+
+    def wait_power_off(self, timeout: float) -> None:
+        """Waits until the machine has switched itself off, which is the only good way for it to end."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{self.name} did not power off within {timeout:g} s; its serial line ended with\n"
+                f"{self.serial.tail()}") from None
+        self.kill()
+        assert self._exit_is_power_off(code), (
+            f"{self.name}: the emulator ended with status {code}: {self._last_words()}")
+
+    def __enter__(self) -> "Machine":
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class BochsMachine(Machine):
+    """Bochs 3.0, an Intel PC with VT-x. `ips` instructions are one emulated second."""
+
+    model: str = "corei7_skylake_x"
+    ips: int = 100_000_000
+    sync: str = "slowdown"
+
+    def _command(self, port: int) -> list[str]:
+        configuration = self.folder / f"{self.name}.bochsrc"
+        configuration.write_text("\n".join(self._options(port)) + "\n")
+        return [str(paths.bochs()), "-q", "-unlock", "-f", str(configuration)]
+
+    def _options(self, port: int) -> list[str]:
+        options = [
+            "config_interface: textconfig",
+            "display_library: nogui",
+            f"romimage: file={paths.OVMF}",
+            f"vgaromimage: file={paths.VGABIOS}",
+            f"cpu: model={self.model}, count={self.count}, ips={self.ips}, reset_on_triple_fault=0",
+            f"memory: guest={self.ram_mib}, host={self.ram_mib}",
+            f"clock: sync={self.sync}, time0=utc",
+            f"com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}",
+            "boot: disk",
+            f"log: {self.log}",
+            "panic: action=fatal",
+            "error: action=report",
+            "info: action=report",
+            "debug: action=ignore",
+            "mouse: enabled=0",
+        ]
+        slots = ""
+        if self.tap:
+            slots = ", slot1=e1000"
+            options.append(f"e1000: enabled=1, mac={self.mac}, ethmod=tuntap, "
+                           f"ethdev=/dev/net/tun:{self.tap}, script=none")
+        options.append(f"pci: enabled=1, chipset=i440fx{slots}")
+        if self.disk:
+            options.append(f"ata0-master: type=disk, mode=flat, path={self.disk}, "
+                           f"cylinders={esp.cylinders(self.disk)}, heads=16, spt=63")
+        return options
+
+    def _exit_is_power_off(self, code: int) -> bool:
+        panics = re.findall(r">>PANIC<< (.*)", self.log.read_text(errors="replace"))
+        return code == 1 and panics == ["ACPI control: soft power off"]
+
+
+@dataclass
+class QemuMachine(Machine):
+    """QEMU's own CPU emulation (TCG, never KVM): an AMD PC with SVM and nested paging.
+
+    `kernel` (with `initrd` and `append`) boots that directly instead of the firmware and the disk."""
+
+    model: str = "EPYC"
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    reboots: bool = True
+
+    def _command(self, port: int) -> list[str]:
+        command = [
+            "qemu-system-x86_64", "-nodefaults", "-machine", "pc", "-accel", "tcg", "-cpu", self.model,
+            "-smp", str(self.count), "-m", str(self.ram_mib), "-display", "none", "-vga", "std",
+            "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
+            "-qmp", f"unix:{self._qmp_path},server=on,wait=off", "-D", str(self.log),
+        ]
+        if not self.reboots:
+            command += ["-no-reboot"]
+        if self.kernel:
+            command += ["-kernel", str(self.kernel), "-append", self.append]
+            command += ["-initrd", str(self.initrd)] if self.initrd else []
+        else:
+            command += ["-bios", str(paths.OVMF)]
+        if self.disk:
+            command += ["-drive", f"file={self.disk},format=raw,if=ide"]
+        if self.tap:
+            command += ["-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no",
+                        "-device", f"e1000,netdev=net0,mac={self.mac},romfile="]
+        return command
+
+    @property
+    def _qmp_path(self) -> Path:
+        return self.folder / f"{self.name}.qmp"
+
+    def press_power_button(self) -> None:
+        """Sends the ACPI power-button event."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self._qmp_path))
+            stream = control.makefile("rw")
+            stream.readline()
+            for command in ("qmp_capabilities", "system_powerdown"):
+                stream.write(json.dumps({"execute": command}) + "\n")
+                stream.flush()
+                while "return" not in (answer := json.loads(stream.readline())):
+                    assert "error" not in answer, answer
+
+    def _exit_is_power_off(self, code: int) -> bool:
+        return code == 0

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Moves a guest while watching it from outside, and says what was seen in both clocks, emulated and wall."""
+
+import time
+from dataclasses import dataclass
+
+from .pair import Beat, Host, beats, wait_beats
+
+ENDED = ("done", "failed", "aborted", "in-doubt")
+
+
+@dataclass
+class Move:
+    """One finished move: the source's own figures, the destination's, and the outside view."""
+
+    job: dict
+    incoming: dict
+    before: list[Beat]   # heartbeats that came out of the source during the move
+    after: list[Beat]    # the first ones that came out of the destination
+    gap_wall_ms: float   # the longest silence seen outside
+    emulated_per_wall: float
+
+    @property
+    def gap_ms(self) -> float:
+        """The longest silence seen outside, in the hosts' (emulated) clock."""
+        return self.gap_wall_ms * self.emulated_per_wall
+
+
+def uptime_s(host: Host) -> float:
+    return host.ok("host")[0]["uptime_ns"] / 1e9
+
+
+def longest_gap(stamps: list[float]) -> float:
+    return max((b - a for a, b in zip(stamps, stamps[1:])), default=0.0)
+
+
+def start_move(source: Host, guest: str, target: Host) -> int:
+    return source.ok(f"migrate {guest} {target.name} --detach")[0]["job"]
+
+
+def wait_job(source: Host, job_id: int, timeout: float, tell=None) -> dict:
+    """Asks for the job about once a second until it has ended; timeout is wall seconds."""
+    deadline = time.monotonic() + timeout
+    while (job := source.job(job_id))["phase"] not in ENDED:
+        assert time.monotonic() < deadline, f"job {job_id} is still {job} after {timeout:g} s"
+        if tell:
+            tell(job)
+        time.sleep(1)
+    return job
+
+
+def move(source: Host, guest: str, target: Host, timeout: float = 240, tell=None) -> Move:
+    """Moves a guest whose heartbeats show on both consoles (`follow`), and waits for it to beat on the target."""
+    source.ok(f"follow {guest} on")
+    target.ok(f"follow {guest} on")
+    wait_beats(source, guest, 3, 60)
+    starts = {h.name: h.machine.serial.position for h in (source, target)}
+    wall, emulated = time.monotonic(), uptime_s(target)
+    job = wait_job(source, start_move(source, guest, target), timeout, tell)
+    assert job["phase"] == "done", f"the move of {guest} ended as {job}"
+    after = wait_beats(target, guest, 20, 60, starts[target.name])
+    ratio = (uptime_s(target) - emulated) / (time.monotonic() - wall)
+    before = beats(source, guest, starts[source.name])
+    gap = longest_gap([b.wall for b in before] + [b.wall for b in after])
+    incoming = next(j for j in reversed(target.ok("jobs")) if j["incoming"] and j["guest"] == guest)
+    return Move(job, incoming, before, after, gap * 1000, ratio)
+
+
+def check_beats(result: Move) -> None:
+    """The guest lost no heartbeat, saw no error, and neither of its clocks went back."""
+    all_beats = result.before + result.after
+    assert result.before, "no heartbeat during pre-copy: the guest was not running"
+    for earlier, later in zip(all_beats, all_beats[1:]):
+        assert later.seq == earlier.seq + 1, f"heartbeat lost between {earlier} and {later}"
+        assert later.mono_ns > earlier.mono_ns, f"monotonic clock went back between {earlier} and {later}"
+        assert later.tsc > earlier.tsc, f"TSC went back between {earlier} and {later}"
+    assert all_beats[-1].errors == 0, f"the guest counted errors: {all_beats[-1]}"
+
+
+def guest_command(host: Host, guest: str, line: str, until: str, timeout: float = 60) -> str:
+    """Types a line at the guest's console; returns what the guest said up to a match of `until`."""
+    serial = host.machine.serial
+    with host.console.guest(guest) as start:
+        serial.send(line + "\n")
+        found = serial.expect(until, timeout, start)
+        return serial.text(start)[: found.end()]

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// The parts of the Linux guest's agent, the program that works on the guest's memory and checks it.
+#ifndef AGENT_H
+#define AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// --- errors.c: what went wrong is counted, and the first cases are printed as AGENT-ERROR lines.
+__attribute__((format(printf, 1, 2))) void agent_error(const char *format, ...);
+uint64_t agent_errors(void);
+
+// --- clock.c: the guest's clocks, each checked against its own past.
+struct clock_sample {
+    uint64_t monotonic_ns, realtime_ns, tsc;
+};
+struct clock_sample clock_check(void);
+
+static inline uint64_t rdtsc(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("lfence; rdtsc" : "=a"(low), "=d"(high)::"memory");
+    return (uint64_t)high << 32 | low;
+}
+
+// --- pages.c: memory full of patterns that tell page, generation and every word of content.
+bool pages_create(uint64_t count);
+void pages_write_next(void);
+void pages_check_next(void);
+void pages_check_all(void);
+struct pages_stats {
+    uint64_t count, written, checked, sweeps;
+};
+struct pages_stats pages_stats(void);
+
+// --- registers.c: x87, SSE, AVX, AVX-512, PKRU and GS values that stay live in the CPU while the
+// agent works.
+const char *registers_level(void);
+void registers_load(uint64_t seed);
+void registers_check(uint64_t seed);
+
+// --- the subcommands; each returns the program's exit status.
+struct work_options {
+    uint64_t rate, check_rate; // pages a second; 0: as fast as the CPU can
+    unsigned permille;         // the part of RAM to work on
+    unsigned heartbeat_ms;
+};
+int work_run(const struct work_options *options);
+int bench_run(void);
+int button_run(void);
+
+// --- control.c: lines typed on the console while the agent works.
+void control_open(void);
+bool control_wait(uint64_t timeout_ns, char *line, size_t size);
+void control_print_kernel_warnings(void);
+
+static inline uint64_t splitmix64(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+#endif
