@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+// One entry into the guest, from the last look at what is asked of the vCPU to the decoded exit.
+#include "arch/x86/svm/svm.h"
+#include "kernel/lib.h"
+
+static void slice_over(struct ktimer *t)
+{
+    // Its interrupt has ended the guest's turn.
+    container_of(t, struct svm_vcpu, slice)->slice_deadline = ~0ull;
+}
+
+// The host's timer bounds the turn. One that is armed for an earlier moment stays: an exit too many
+// costs less than a new timer at each entry.
+static void slice_set(struct svm_vcpu *sv, u64 deadline_tsc)
+{
+    if (deadline_tsc >= sv->slice_deadline)
+        return;
+    sv->slice_deadline = deadline_tsc;
+    ktimer_set(&sv->slice, time_from_tsc(deadline_tsc) + 1, slice_over);
+}
+
+enum { ENTER = EXIT_KINDS };
+
+// Interrupts are off and in_guest is set: whoever asks for something after this throws us out, and
+// what was asked before is seen here. Returns ENTER, or the exit to report instead of entering.
+static unsigned prepare(struct svm_vcpu *sv, u64 deadline_tsc)
+{
+    if (unlikely(sv->v->kick))
+        return EXIT_INTERRUPT;
+    if (unlikely(rdtsc() >= deadline_tsc))
+        return EXIT_TIMER;
+    if (unlikely(sv->triple_fault))
+        return EXIT_TRIPLE_FAULT;
+    sv->vmcb->event_inj = 0;
+    if (unlikely(sv->queued))
+        svm_events_enter(sv);
+    if (unlikely(sv->nmi_window))
+        svm_nmi_enter(sv);
+    svm_tlb_enter(sv);
+    return ENTER;
+}
+
+// CR8 is the VMCB's while the guest runs. It is only written without an exit while it is 0, when it
+// holds nothing back: lowering it must make the local APIC look for work.
+static void tpr_load(struct svm_vcpu *sv)
+{
+    struct vmcb *b = sv->vmcb;
+    sv->tpr = (u8)platform_get_cr8(sv->v);
+    b->int_ctl = (b->int_ctl & ~V_TPR_MASK) | sv->tpr;
+    b->intercept_cr_write = BIT(4) | (sv->tpr ? BIT(8) : 0);
+}
+
+static void tpr_store(struct svm_vcpu *sv)
+{
+    u8 tpr = sv->vmcb->int_ctl & 0xf;
+    if (unlikely(tpr != sv->tpr))
+        platform_set_cr8(sv->v, tpr);
+}
+
+static void enter_once(struct svm_vcpu *sv, struct vm_exit *x)
+{
+    struct vcpu *v = sv->v;
+    sv->vmcb->rax = v->gpr[GPR_RAX];
+    svm_enter(v->gpr, sv->vmcb_pa, svm_this_cpu()->host_pa);
+    v->gpr[GPR_RAX] = sv->vmcb->rax;
+    sv->exit_seq++;
+    v->in_guest = false;
+    irq_enable(); // what ended the guest's turn, if an interrupt did, is served here
+    tpr_store(sv);
+    svm_exit_decode(sv, x);
+}
+
+void svm_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x)
+{
+    struct svm_vcpu *sv = svm_of(v);
+    x->insn_len = 0;
+    slice_set(sv, deadline_tsc);
+    tpr_load(sv);
+    irq_disable();
+    // Ordered before the reads of kick, flush_gen and flush_wanted; their writers write first and
+    // then read in_guest.
+    (void)__atomic_exchange_n(&v->in_guest, true, __ATOMIC_SEQ_CST);
+    unsigned kind = prepare(sv, deadline_tsc);
+    if (kind == ENTER) {
+        enter_once(sv, x);
+        return;
+    }
+    v->in_guest = false;
+    irq_enable();
+    x->kind = kind;
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// host.cfg: an INI file, parsed into plain structs. Unknown sections and keys are refused by name
+// and line; see kernel/config.md for every key.
+#ifndef SKIFF_KERNEL_CONFIG_H
+#define SKIFF_KERNEL_CONFIG_H
+
+#include "kernel/types.h"
+
+#define CONFIG_MAX_GUESTS 32
+#define CONFIG_MAX_PEERS 64
+#define CONFIG_MAX_MODULES 4
+#define CONFIG_NAME 32
+#define CONFIG_PATH 128
+
+enum dirty_mode { DIRTY_AUTO, DIRTY_PML, DIRTY_WP };
+
+struct ip_address { // network byte order in bytes[]; 4 or 16 used
+    u8 family;      // 0 unset, 4, 6
+    u8 prefix;      // prefix length where it makes sense, else 0
+    u8 bytes[16];
+};
+
+struct guest_config {
+    char name[CONFIG_NAME];
+    u8 uuid[16];
+    bool uuid_set; // else derived from host name and guest name, stable across boots
+    u32 memory_mib;
+    u32 vcpus;
+    char kernel[CONFIG_PATH];
+    char modules[CONFIG_MAX_MODULES][CONFIG_PATH]; // first one is the initrd for Linux
+    u32 module_count;
+    char cmdline[1024];
+    bool autostart;
+    u8 dirty; // enum dirty_mode
+};
+
+struct peer_config {
+    char name[CONFIG_NAME];
+    struct ip_address address;
+    u16 port; // 0: the default port
+};
+
+struct host_config {
+    char name[CONFIG_NAME];
+    bool dhcp;
+    struct ip_address address4, gateway4, address6, gateway6;
+    u16 port;               // migration service, default 7070
+    bool verify;            // digests over RAM and state at every move
+    u32 blackout_target_ms; // stop when the predicted blackout is below (default 100)
+    u32 max_rounds;         // default 30
+    u64 max_rate;           // bytes a second for pre-copy, 0 unlimited
+    bool autostart_wait;    // design rule 17; default true
+    u8 log_level;
+    u32 peer_count, guest_count;
+    struct peer_config peers[CONFIG_MAX_PEERS];
+    struct guest_config guests[CONFIG_MAX_GUESTS];
+};
+
+// Parses text (NUL-terminated). Returns 0, or E_INVAL with one sentence in err that says the line,
+// what was wanted and what was found; *out then holds the defaults plus what was read before.
+int config_parse(const char *text, struct host_config *out, char *err, size_t err_size);
+void config_defaults(struct host_config *out);
+
+int ip_parse(const char *s, struct ip_address *out); // "10.0.0.1", "10.0.0.1/24", "fd00::1/64"
+void ip_format(const struct ip_address *a, char *buf, size_t size);
+// A name that comes up in messages, commands and JSON: letters, digits, '-', '_' and '.', 1 to 31.
+bool config_name_valid(const char *s);
+int uuid_parse(const char *s, u8 out[16]);
+// The same UUID (version 8, RFC 9562 5.8) for the same two names, on every boot.
+void uuid_from_names(const char *host, const char *guest, u8 out[16]);
+void uuid_format(const u8 uuid[16], char buf[37]);
+
+#endif

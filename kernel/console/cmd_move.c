@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT
+// Commands on moves: begin, check, watch, abort, resolve, and the peers they go to.
+#include "kernel/console/command.h"
+#include "kernel/console/find.h"
+#include "kernel/console/keys.h"
+#include "kernel/console/screen.h"
+#include "kernel/lib.h"
+#include "kernel/migrate/fault.h"
+#include "kernel/migrate/migrate.h"
+#include "kernel/time.h"
+
+#define WHY     256
+#define POLL_NS (100 * NS_PER_MS)
+
+static const char *digest_name(u8 d)
+{
+    static const char *const names[] = {"none", "match", "differ"};
+    return d < ARRAY_SIZE(names) ? names[d] : "?";
+}
+
+static bool ended(const struct job_info *j)
+{
+    return j->phase >= JOB_DONE;
+}
+
+static void job_json(struct out *o, const struct job_info *j)
+{
+    out_begin(o);
+    out_u64(o, "id", j->id);
+    out_str(o, "guest", j->guest);
+    out_str(o, "peer", j->peer);
+    out_bool(o, "incoming", j->incoming);
+    out_str(o, "phase", job_phase_name(j->phase));
+    out_u64(o, "round", j->round);
+    out_u64(o, "bytes_wire", j->bytes_wire);
+    out_u64(o, "pages_sent", j->pages_sent);
+    out_u64(o, "pages_zero", j->pages_zero);
+    out_u64(o, "pages_touched", j->pages_touched);
+    out_u64(o, "dirty_pages_last_round", j->dirty_pages_last_round);
+    out_u64(o, "rate_bytes_s", j->rate_bytes_s);
+    out_u64(o, "dirty_rate_pages_s", j->dirty_rate_pages_s);
+    out_u64(o, "eta_ms", j->eta_ms);
+    out_u64(o, "predicted_blackout_us", j->predicted_blackout_us);
+    out_u64(o, "measured_blackout_us", j->measured_blackout_us);
+    out_u64(o, "clock_error_us", j->clock_error_us);
+    out_u64(o, "started_ns", j->started_ns);
+    out_u64(o, "ended_ns", j->ended_ns);
+    out_str(o, "dirty_tracking", j->dirty_tracking);
+    out_str(o, "stop_reason", j->stop_reason);
+    out_str(o, "digest", digest_name(j->digest_match));
+    out_str(o, "result", j->result);
+    out_end(o);
+}
+
+static void job_text(struct out *o, const struct job_info *j)
+{
+    char sent[24], rate[24], predicted[24], eta[24];
+    if (ended(j)) {
+        out_printf(o, "job %llu: %s %s %s: %s, %s\n", (unsigned long long)j->id, j->guest,
+                   j->incoming ? "from" : "to", j->peer, job_phase_name(j->phase), j->result);
+        return;
+    }
+    out_printf(o,
+               "job %llu: %s %s %s: %s, round %u, %s sent, %s/s, dirties %llu pages/s, predicted "
+               "blackout %s, %s to go\n",
+               (unsigned long long)j->id, j->guest, j->incoming ? "from" : "to", j->peer,
+               job_phase_name(j->phase), j->round, format_bytes(sent, j->bytes_wire),
+               format_bytes(rate, j->rate_bytes_s), (unsigned long long)j->dirty_rate_pages_s,
+               format_ns(predicted, j->predicted_blackout_us * NS_PER_US),
+               format_ns(eta, j->eta_ms * NS_PER_MS));
+}
+
+static void show_job(struct out *o, const struct job_info *j)
+{
+    if (o->json)
+        job_json(o, j);
+    else
+        job_text(o, j);
+}
+
+static bool find_job(u64 id, struct job_info *j)
+{
+    for (unsigned i = 0; job_get(i, j); i++)
+        if (j->id == id)
+            return true;
+    return false;
+}
+
+static void run_jobs(struct call *c)
+{
+    struct job_info j;
+    u64 id;
+    if (c->arg[0]) {
+        if (!find_number(c, "JOB", c->arg[0], &id))
+            return;
+        if (find_job(id, &j))
+            show_job(c->out, &j);
+        else
+            out_error(c->out, "there is no job %llu; jobs lists them", (unsigned long long)id);
+        return;
+    }
+    for (unsigned i = 0; job_get(i, &j); i++)
+        show_job(c->out, &j);
+    if (!job_get(0, &j))
+        out_printf(c->out, "no moves yet; migrate NAME PEER begins one\n");
+}
+
+static void run_job_abort(struct call *c)
+{
+    u64 id;
+    char err[WHY] = "";
+    struct job_info j;
+    if (!find_number(c, "JOB", c->arg[0], &id))
+        return;
+    if (!find_job(id, &j)) {
+        out_error(c->out, "there is no job %llu; jobs lists them", (unsigned long long)id);
+        return;
+    }
+    if (migrate_abort(id, err, sizeof(err))) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    out_printf(c->out, "job %llu is being aborted; %s stays here\n", (unsigned long long)id,
+               j.guest);
+    if (c->out->json) {
+        out_begin(c->out);
+        out_u64(c->out, "job", id);
+        out_end(c->out);
+    }
+}
+
+struct reasons {
+    char line[12][160];
+    unsigned count;
+};
+
+static void add_reason(void *arg, const char *line)
+{
+    struct reasons *r = arg;
+    if (r->count < ARRAY_SIZE(r->line))
+        strlcpy(r->line[r->count++], line, sizeof(r->line[0]));
+}
+
+static void join(const struct reasons *r, char *buf, size_t size)
+{
+    buf[0] = 0;
+    for (unsigned i = 0; i < r->count; i++) {
+        size_t n = strlen(buf);
+        snprintf(buf + n, size - n, "%s%s", i ? "; " : "", r->line[i]);
+    }
+}
+
+static void refused(struct call *c, const struct reasons *r)
+{
+    struct out *o = c->out;
+    if (!o->json) {
+        out_error(o, "%s would refuse %s, for %u reason%s:", c->arg[1], c->arg[0], r->count,
+                  r->count == 1 ? "" : "s");
+        for (unsigned i = 0; i < r->count; i++)
+            out_printf(o, "  %s\n", r->line[i]);
+        return;
+    }
+    char all[640];
+    join(r, all, sizeof(all));
+    out_begin(o);
+    out_str(o, "error", all);
+    out_list_begin(o, "reasons");
+    for (unsigned i = 0; i < r->count; i++)
+        out_list_str(o, r->line[i]);
+    out_list_end(o);
+    out_end(o);
+}
+
+static void check(struct call *c)
+{
+    static struct reasons r; // too big for the stack; one command runs at a time
+    char err[WHY] = "";
+    r.count = 0;
+    int rc = migrate_check(c->arg[0], c->arg[1], add_reason, &r, err, sizeof(err));
+    if (r.count) {
+        refused(c, &r);
+        return;
+    }
+    if (rc) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    out_printf(c->out, "%s could move to %s now\n", c->arg[0], c->arg[1]);
+    if (c->out->json) {
+        out_begin(c->out);
+        out_str(c->out, "guest", c->arg[0]);
+        out_str(c->out, "peer", c->arg[1]);
+        out_bool(c->out, "possible", true);
+        out_end(c->out);
+    }
+}
+
+static void set_mode(enum screen_mode m)
+{
+    screen_lock();
+    screen_set_mode(m);
+    screen_unlock();
+}
+
+static void summary(struct out *o, const struct job_info *j)
+{
+    char blackout[24], total[24], sent[24];
+    if (o->json) {
+        job_json(o, j);
+        return;
+    }
+    if (j->phase != JOB_DONE) {
+        out_error(o, "%s", j->result);
+        return;
+    }
+    out_printf(o, "%s moved to %s in %s: blackout %s, %s sent in %u rounds, digests: %s\n",
+               j->guest, j->peer, format_ns(total, j->ended_ns - j->started_ns),
+               format_ns(blackout, j->measured_blackout_us * NS_PER_US),
+               format_bytes(sent, j->bytes_wire), j->round, digest_name(j->digest_match));
+}
+
+// About a line a second until it has ended or Ctrl-C, which leaves the move going.
+static void watch(struct call *c, u64 id)
+{
+    struct job_info j = {.id = 0};
+    u64 next = time_ns();
+    set_mode(c->out->json ? SCREEN_RUNNING : SCREEN_WATCHING);
+    while (find_job(id, &j) && !ended(&j)) {
+        if (time_ns() >= next) {
+            show_job(c->out, &j);
+            out_flush(c->out);
+            next += NS_PER_SEC;
+        }
+        if (key_wait(time_ns() + POLL_NS) == KEY_CTRL_C) {
+            out_printf(c->out, "job %llu goes on; jobs shows it, job-abort %llu ends it\n",
+                       (unsigned long long)id, (unsigned long long)id);
+            break;
+        }
+    }
+    set_mode(SCREEN_RUNNING);
+    if (ended(&j))
+        summary(c->out, &j);
+}
+
+static void run_migrate(struct call *c)
+{
+    char err[WHY] = "";
+    if (!find_guest(c, c->arg[0]) || !find_peer(c, c->arg[1]))
+        return;
+    if (option_given(c, "--check")) {
+        check(c);
+        return;
+    }
+    s64 id = migrate_begin(c->arg[0], c->arg[1], err, sizeof(err));
+    if (id <= 0) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    if (!option_given(c, "--detach")) {
+        watch(c, (u64)id);
+        return;
+    }
+    out_printf(c->out, "job %llu moves %s to %s; jobs shows how far it is\n",
+               (unsigned long long)id, c->arg[0], c->arg[1]);
+    if (c->out->json) {
+        out_begin(c->out);
+        out_u64(c->out, "job", (u64)id);
+        out_end(c->out);
+    }
+}
+
+static void run_resolve(struct call *c)
+{
+    char err[WHY] = "";
+    bool keep = !strcmp(c->arg[1], "keep");
+    struct guest *g = find_guest(c, c->arg[0]);
+    if (!g)
+        return;
+    if (migrate_resolve(c->arg[0], keep, err, sizeof(err))) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    out_printf(c->out, "%s is %s\n", c->arg[0], keep ? "kept: it runs here" : "given up here");
+    if (c->out->json) {
+        out_begin(c->out);
+        out_str(c->out, "guest", c->arg[0]);
+        out_str(c->out, "resolved", c->arg[1]);
+        out_end(c->out);
+    }
+}
+
+static void peer_text(struct out *o, const struct peer_info *p)
+{
+    char address[64], rtt[24], memory[24];
+    ip_format(&p->address, address, sizeof(address));
+    if (p->reachable)
+        out_printf(o, "%-16s %-24s Skiff %s, %u guest%s, %s free, answers in %s\n", p->name,
+                   address, p->version, p->guests, p->guests == 1 ? "" : "s",
+                   format_bytes(memory, p->free_bytes), format_ns(rtt, p->rtt_us * NS_PER_US));
+    else
+        out_printf(o, "%-16s %-24s %s\n", p->name, address, p->error);
+}
+
+static void peer_json(struct out *o, const struct peer_info *p)
+{
+    char id[24];
+    out_begin(o);
+    out_str(o, "name", p->name);
+    out_ip(o, "address", &p->address);
+    out_u64(o, "port", p->port);
+    out_bool(o, "reachable", p->reachable);
+    if (p->reachable) {
+        snprintf(id, sizeof(id), "%016llx", (unsigned long long)p->boot_id);
+        out_str(o, "version", p->version);
+        out_str(o, "boot_id", id);
+        out_u64(o, "rtt_us", p->rtt_us);
+        out_u64(o, "guests", p->guests);
+        out_u64(o, "free_bytes", p->free_bytes);
+    } else {
+        out_str(o, "why", p->error);
+    }
+    out_end(o);
+}
+
+static void run_peers(struct call *c)
+{
+    struct peer_info p;
+    unsigned i = 0;
+    for (; peer_query(i, &p); i++) {
+        if (c->out->json)
+            peer_json(c->out, &p);
+        else
+            peer_text(c->out, &p);
+        out_flush(c->out);
+    }
+    if (!i)
+        out_printf(c->out, "no peers; a [peer NAME] section in host.cfg describes one\n");
+}
+
+static void run_fault(struct call *c)
+{
+    char err[WHY] = "";
+    if (fault_set(c->arg[0], err, sizeof(err))) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    out_printf(c->out, "fault %s is set\n", c->arg[0]);
+    if (c->out->json) {
+        out_begin(c->out);
+        out_str(c->out, "fault", c->arg[0]);
+        out_end(c->out);
+    }
+}
+
+const struct command move_commands[] = {
+    {"migrate", "NAME PEER", "--check --detach", "moves a running guest to a peer",
+     "  --check only asks whether it could, and names every reason why not.\n"
+     "  --detach returns at once with the job's id; otherwise progress is shown until it has "
+     "ended,\n"
+     "  and Ctrl-C leaves it going.",
+     run_migrate},
+    {"jobs", "[JOB]", "", "moves under way and the last ones that ended", NULL, run_jobs},
+    {"job-abort", "JOB", "", "aborts a move; the guest goes on here",
+     "  Possible until the hand-over is committed.", run_job_abort},
+    {"resolve", "NAME keep|drop", "", "decides about a guest in doubt",
+     "  keep runs the copy of this host, drop gives it up. Look at the peer first: a guest kept "
+     "on\n"
+     "  both hosts runs twice, one dropped on both is lost.",
+     run_resolve},
+    {"peers", "", "", "asks every peer how it is", NULL, run_peers},
+    {"fault", "FAULT", "", "for tests: makes the next move go wrong in a chosen way",
+     "  fault none ends it. The choices are listed by an unknown one.", run_fault},
+    {NULL, NULL, NULL, NULL, NULL, NULL},
+};

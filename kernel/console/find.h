@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// What commands look up by name, with the sentence for what is not there.
+#ifndef SKIFF_CONSOLE_FIND_H
+#define SKIFF_CONSOLE_FIND_H
+
+#include "kernel/console/command.h"
+#include "kernel/guest/guest.h"
+
+// Entries of the table are only removed for guests that never ran here (a refused move), so the
+// pointer outlives the lock.
+struct guest *find_guest(struct call *c, const char *name); // NULL: the error was written
+bool find_peer(struct call *c, const char *name);
+bool find_number(struct call *c, const char *what, const char *text, u64 *out);
+
+#endif

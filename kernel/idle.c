@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// The idle thread: halts its CPU until an interrupt makes a thread ready.
+#include "arch/x86/cpu.h"
+#include "kernel/sched.h"
+
+void idle_loop(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        irq_disable();
+        if (!sched_has_ready())
+            cpu_idle(); // turns interrupts on and halts in one step: no wake is lost
+        irq_enable();
+        thread_yield();
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+// The destination judges a guest that a peer wants to send, and makes room for it.
+#include "kernel/lib.h"
+#include "kernel/log.h"
+#include "kernel/mem.h"
+#include "kernel/migrate/check.h"
+#include "kernel/migrate/dest.h"
+
+// Finds or makes the guest's entry and gives it the description's configuration.
+static void take_entry(struct incoming *in, struct guest *existing, struct reasons *why)
+{
+    struct guest_config cfg;
+    char err[160];
+    describe_config(&in->desc, in->id.uuid, &cfg);
+    if (existing) {
+        in->saved = existing->config;
+        in->saved_state = existing->state;
+        in->saved_pending = existing->autostart_pending;
+        strlcpy(in->saved_why, existing->why, sizeof(in->saved_why));
+        existing->config = cfg;
+        in->guest = existing;
+    } else {
+        in->guest = guest_add(&cfg, err, sizeof(err));
+        if (!in->guest) {
+            reason_add(why, "guest: %s", err);
+            return;
+        }
+        in->guest->from_config = false;
+        in->added = true;
+    }
+    memcpy(in->guest->uuid, in->id.uuid, 16);
+    guest_teardown(in->guest); // what a crash left to look at
+    in->guest->state = GUEST_INCOMING;
+    in->guest->autostart_pending = false;
+    in->guest->why[0] = '\0';
+}
+
+// The guest keeps the CPU it was shown and the clock rate it was told; guest_build takes both.
+static void take_cpu(struct incoming *in)
+{
+    struct guest *g = in->guest;
+    for (u32 i = 0; i < in->desc.g.cpuid_count; i++) {
+        const struct wire_cpuid *w = &in->desc.cpuid[i];
+        g->cpuid[i] =
+            (struct cpuid_entry){w->leaf, w->sub, w->flags, w->eax, w->ebx, w->ecx, w->edx};
+    }
+    g->cpuid_count = in->desc.g.cpuid_count;
+    g->clock.tsc_hz = in->desc.g.tsc_hz;
+    g->boot_count = in->desc.g.boot_count;
+}
+
+static void build(struct incoming *in, struct reasons *why)
+{
+    char err[160] = "";
+    take_cpu(in);
+    int e = guest_build(in->guest, err, sizeof(err));
+    if (e) {
+        reason_add(why, "building the guest failed: %s", err);
+        return;
+    }
+    in->built = true;
+    check_built(&in->desc, in->guest, in->s->peer.host, why);
+}
+
+static int make_claim(struct incoming *in, struct reasons *why)
+{
+    char text[160];
+    in->claim = claim_new(false, &in->id, in->desc.g.name, in->s->peer.host, text, sizeof(text));
+    if (!in->claim) {
+        reason_add(why, "%s", text);
+        return E_BUSY;
+    }
+    in->job = job_new(in->desc.g.name, in->s->peer.host, true);
+    if (!in->job) {
+        reason_add(why, "all %u job slots are taken", JOBS_KEPT);
+        return E_BUSY;
+    }
+    job_phase(in->job, JOB_CHECK);
+    mutex_lock(&claims_lock);
+    in->claim->address = in->s->conn->peer;
+    in->claim->port = peer_port(in->s->peer.port);
+    in->claim->job = in->job->info.id;
+    mutex_unlock(&claims_lock);
+    return 0;
+}
+
+// What works but is worth knowing.
+static void note_files(const struct guest_desc *d, struct reasons *notes)
+{
+    if (d->g.kernel[0] && !boot_file_find(d->g.kernel))
+        reason_add(notes, "a reboot will need %s, which %s does not have", d->g.kernel,
+                   migrate_cfg->name);
+    for (u32 i = 0; i < d->g.module_count; i++)
+        if (!boot_file_find(d->g.modules[i]))
+            reason_add(notes, "a reboot will need %s, which %s does not have", d->g.modules[i],
+                       migrate_cfg->name);
+}
+
+// Every reason that can be known without memory, then those that building shows.
+static void judge(struct incoming *in, struct reasons *why)
+{
+    struct guest *existing = NULL;
+    const char *from = in->s->peer.host;
+    check_cpu(&in->desc, from, why);
+    check_memory(&in->desc, why);
+    check_identity(&in->desc, in->id.uuid, from, &existing, why);
+    if (in->mode == CHECK_MOVE && why->count == 0)
+        make_claim(in, why);
+    // A check takes no crashed guest apart, for somebody may still want to look at it.
+    bool in_the_way = in->mode == CHECK_ONLY && existing && existing->memory.bytes;
+    if (why->count || in_the_way)
+        return;
+    take_entry(in, existing, why);
+    if (why->count == 0)
+        build(in, why);
+    if (in->guest)
+        in->guest->job = in->job;
+}
+
+int incoming_accept(struct incoming *in)
+{
+    struct reasons *why = kzalloc(sizeof(*why));
+    int e;
+    if (!why)
+        return incoming_fail(in, E_NOMEM, "no memory to check the guest");
+    judge(in, why);
+    if (why->count) {
+        log_warn("migrate", "guest %s from %s is refused: %.120s", in->desc.g.name,
+                 in->s->peer.host, why->text);
+        incoming_fail(in, E_NOSUP, "refused: %.150s", why->text);
+        e = stream_send_text(in->s, REC_REFUSE, why->text);
+        e = e ? e : E_NOSUP;
+    } else {
+        note_files(&in->desc, why);
+        e = stream_send_text(in->s, REC_ACCEPT, why->text);
+        if (e)
+            incoming_fail(in, e, "%s", in->s->error);
+    }
+    kfree(why);
+    return e;
+}
+
+// The entry as it was, or gone.
+void incoming_undo(struct incoming *in)
+{
+    struct guest *g = in->guest;
+    if (!g)
+        return;
+    if (in->built)
+        guest_teardown(g);
+    g->job = NULL;
+    g->state = in->saved_state; // GUEST_OFF for a new one
+    if (in->added) {
+        guest_remove(g);
+    } else {
+        g->config = in->saved;
+        g->autostart_pending = in->saved_pending;
+        strlcpy(g->why, in->saved_why, sizeof(g->why));
+    }
+    in->guest = NULL;
+    in->built = false;
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Puts received pages into the new guest's memory; every count and index is checked first.
+#include "kernel/lib.h"
+#include "kernel/migrate/dest.h"
+#include "kernel/migrate/fault.h"
+#include "kernel/thread.h"
+
+static int check_batch(struct incoming *in, const struct record *r, const u64 *entries, u32 count)
+{
+    u64 data = 0, total = guest_page_count(in->guest);
+    for (u32 i = 0; i < count; i++) {
+        if (entries[i] & ~(PAGE_INDEX | PAGE_ZERO) || (entries[i] & PAGE_INDEX) >= total)
+            return incoming_fail(in, E_PROTO, "PAGES names page 0x%llx, the guest has 0x%llx",
+                                 (unsigned long long)entries[i], (unsigned long long)total);
+        if (!(entries[i] & PAGE_ZERO))
+            data += PAGE_SIZE;
+    }
+    u64 wanted = sizeof(struct wire_pages) + count * 8ull + data;
+    if (r->bytes != wanted)
+        return incoming_fail(in, E_PROTO, "PAGES has %u bytes, wanted %llu for its %u pages",
+                             r->bytes, (unsigned long long)wanted, count);
+    return 0;
+}
+
+int incoming_pages(struct incoming *in, const struct record *r)
+{
+    const struct wire_pages *w = r->payload;
+    const u64 *entries = (const u64 *)(w + 1);
+    if (w->count == 0 || w->count > PAGES_MAX || r->bytes < sizeof(*w) + w->count * 8ull)
+        return incoming_fail(in, E_PROTO, "PAGES holds %u pages in %u bytes", w->count, r->bytes);
+    int e = check_batch(in, r, entries, w->count);
+    if (e)
+        return e;
+    const u8 *data = (const u8 *)(entries + w->count);
+    for (u32 i = 0; i < w->count; i++) {
+        u64 gpa = guest_page_gpa(in->guest, entries[i] & PAGE_INDEX);
+        u8 *page = guest_page(in->guest, gpa);
+        if (entries[i] & PAGE_ZERO) {
+            memset(page, 0, PAGE_SIZE);
+            in->pages_zero++;
+        } else {
+            memcpy(page, data, PAGE_SIZE);
+            data += PAGE_SIZE;
+            in->pages_in++;
+        }
+        thread_yield_if_needed();
+    }
+    in->job->info.round = w->round;
+    in->job->info.pages_sent = in->pages_in;
+    in->job->info.pages_zero = in->pages_zero;
+    in->job->info.bytes_wire = in->s->conn->bytes_in + in->s->conn->bytes_out;
+    return 0;
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// Fault points for tests of moves.
+#include "kernel/migrate/fault.h"
+
+#include "kernel/lib.h"
+#include "kernel/log.h"
+#include "kernel/migrate/stream.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+
+#define STALL_MAX_NS  (120 * NS_PER_SEC)
+#define STALL_STEP_NS (20 * NS_PER_MS)
+
+enum {
+    FLIP_PAGE = 1 << 0,
+    CHANGE_REGISTER = 1 << 1,
+    DROP_SHIFT = 8,
+    STALL_SHIFT = 16,
+};
+
+static const struct choice {
+    const char *name;
+    u32 bit;
+} choices[] = {
+    {"none", 0},
+    {"flip-page", FLIP_PAGE},
+    {"change-register", CHANGE_REGISTER},
+    {"drop-link-at-precopy", 1 << (DROP_SHIFT + FAULT_PRECOPY)},
+    {"drop-link-at-offer", 1 << (DROP_SHIFT + FAULT_OFFER)},
+    {"drop-link-at-ready", 1 << (DROP_SHIFT + FAULT_READY)},
+    {"drop-link-at-commit", 1 << (DROP_SHIFT + FAULT_COMMIT)},
+    {"drop-link-at-running", 1 << (DROP_SHIFT + FAULT_RUNNING)},
+    {"stall-at-precopy", 1 << (STALL_SHIFT + FAULT_PRECOPY)},
+    {"stall-at-offer", 1 << (STALL_SHIFT + FAULT_OFFER)},
+    {"stall-at-ready", 1 << (STALL_SHIFT + FAULT_READY)},
+    {"stall-at-commit", 1 << (STALL_SHIFT + FAULT_COMMIT)},
+    {"stall-at-running", 1 << (STALL_SHIFT + FAULT_RUNNING)},
+};
+
+static volatile u32 armed; // changed with atomics; any thread
+
+const char *fault_name(unsigned i)
+{
+    return i < ARRAY_SIZE(choices) ? choices[i].name : NULL;
+}
+
+int fault_set(const char *name, char *err, size_t size)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+        if (strcmp(name, choices[i].name) != 0)
+            continue;
+        if (choices[i].bit)
+            __atomic_or_fetch(&armed, choices[i].bit, __ATOMIC_SEQ_CST);
+        else
+            __atomic_store_n(&armed, 0, __ATOMIC_SEQ_CST);
+        return 0;
+    }
+    snprintf(err, size,
+             "no fault \"%s\": none, flip-page, change-register, or drop-link-at-X or stall-at-X "
+             "with X one of precopy, offer, ready, commit, running",
+             name);
+    return E_INVAL;
+}
+
+static bool take(u32 bit)
+{
+    return __atomic_fetch_and(&armed, ~bit, __ATOMIC_SEQ_CST) & bit;
+}
+
+bool fault_take_flip_page(void)
+{
+    return take(FLIP_PAGE);
+}
+
+bool fault_flip_page_armed(void)
+{
+    return armed & FLIP_PAGE;
+}
+
+bool fault_take_change_register(void)
+{
+    return take(CHANGE_REGISTER);
+}
+
+bool fault_drop_link(struct stream *s, enum fault_point p)
+{
+    if (!take(1u << (DROP_SHIFT + p)))
+        return false;
+    log_warn("fault", "the link is cut (%s)", choices[3 + p].name);
+    conn_abort(s->conn);
+    return true;
+}
+
+void fault_stall(enum fault_point p)
+{
+    u32 bit = 1u << (STALL_SHIFT + p);
+    if (!(armed & bit))
+        return;
+    u64 end = time_ns() + STALL_MAX_NS;
+    log_warn("fault", "standing still (%s)", choices[3 + FAULT_POINTS + p].name);
+    while ((armed & bit) && time_ns() < end)
+        thread_sleep_ns(STALL_STEP_NS);
+    log_warn("fault", "going on (%s)", choices[3 + FAULT_POINTS + p].name);
+}

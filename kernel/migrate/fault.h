@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// Faults that tests inject into a move (console: `fault NAME`). Never set otherwise.
+#ifndef SKIFF_MIGRATE_FAULT_H
+#define SKIFF_MIGRATE_FAULT_H
+
+#include "kernel/types.h"
+
+struct stream;
+
+// Points of a move where a host can be stalled or its link cut. The host that sends the message
+// named by the point stalls after it was sent, and cuts the link instead of sending it; the host
+// that receives it stalls or cuts before it acts on it.
+enum fault_point {
+    FAULT_PRECOPY, // in the first round
+    FAULT_OFFER,
+    FAULT_READY,
+    FAULT_COMMIT,
+    FAULT_RUNNING,
+    FAULT_POINTS,
+};
+
+// Arms one: "flip-page", "change-register", "drop-link-at-X" or "stall-at-X" with X of precopy,
+// offer, ready, commit, running; "none" disarms all and ends a stall. 0, or E_INVAL with the
+// choices in err. All but the stalls fire once.
+int fault_set(const char *name, char *err, size_t size);
+const char *fault_name(unsigned i); // i-th choice, NULL after the last
+
+bool fault_take_flip_page(void);       // true once
+bool fault_take_change_register(void); // true once
+bool fault_flip_page_armed(void);
+// True when the link is to be cut here; it then has been (conn_abort).
+bool fault_drop_link(struct stream *s, enum fault_point p);
+void fault_stall(enum fault_point p); // returns when "none" was set, at most 120 s later
+
+#endif

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+// Pre-copy: sends the guest's pages in rounds while it runs, until stopping it is cheap enough.
+#include "kernel/lib.h"
+#include "kernel/migrate/fault.h"
+#include "kernel/migrate/source.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+
+#define RATE_SAMPLE_BYTES (256 * KIB) // fewer say more about latency than about rate
+#define RATE_FIRST_BYTES  MIB         // sent before max_rate applies, to learn what the link does
+#define PINGS_BEFORE_STOP 6
+// From the decision until the guest stands still, and loading its state at the other end. Both are
+// small against a transfer; measured on the test machines (stream.md, "Prediction").
+#define STOP_NS NS_PER_MS
+#define LOAD_NS (2 * NS_PER_MS)
+
+// ---- Pages -------------------------------------------------------------------------------------
+
+// A PAGES record being filled: room for all entries first, then the data.
+struct batch {
+    struct wire_pages *head;
+    u64 *entries;
+    u8 *data;
+    u32 count, data_pages;
+};
+
+static void batch_start(struct move *m, struct batch *b)
+{
+    b->head = stream_payload(&m->s);
+    b->entries = (u64 *)(b->head + 1);
+    b->data = (u8 *)(b->entries + PAGES_MAX);
+    b->count = b->data_pages = 0;
+}
+
+static bool is_zero(const void *page)
+{
+    const u64 *w = page;
+    for (u32 i = 0; i < PAGE_SIZE / 8; i += 8)
+        if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7])
+            return false;
+    return true;
+}
+
+static int batch_send(struct move *m, struct batch *b)
+{
+    if (b->count == 0)
+        return 0;
+    b->head->count = b->count;
+    b->head->round = m->round;
+    u64 data_bytes = b->data_pages * PAGE_SIZE;
+    if (b->count < PAGES_MAX) // close the gap that unused entries leave
+        memmove(b->entries + b->count, b->data, data_bytes);
+    u32 bytes = (u32)(sizeof(*b->head) + b->count * 8 + data_bytes);
+    int e = stream_send_built(&m->s, REC_PAGES, bytes);
+    if (e)
+        return move_fail(m, e, "%s", m->s.error);
+    m->precopy_bytes += bytes;
+    m->job->info.bytes_wire = m->s.conn->bytes_out + m->s.conn->bytes_in;
+    batch_start(m, b);
+    return 0;
+}
+
+// Copies one page into the batch. Everything from the zero test on works on the copy. The
+// destination's memory starts as zeros, so the first round says nothing of zero pages.
+static void batch_add(struct move *m, struct batch *b, u64 index, bool flip)
+{
+    u8 *copy = b->data + b->data_pages * PAGE_SIZE;
+    memcpy(copy, guest_page(m->guest, guest_page_gpa(m->guest, index)), PAGE_SIZE);
+    if (flip)
+        copy[1234] ^= 1;
+    if (!is_zero(copy)) {
+        b->entries[b->count++] = index;
+        b->data_pages++;
+        m->pages_sent++;
+        return;
+    }
+    m->pages_zero++;
+    if (m->round > 1)
+        b->entries[b->count++] = index | PAGE_ZERO;
+}
+
+// Keeps pre-copy below max_rate, once the link's own rate is known.
+static void throttle(struct move *m)
+{
+    u64 max = migrate_cfg->max_rate;
+    if (!max || m->precopy_bytes <= RATE_FIRST_BYTES)
+        return;
+    u64 due = m->started_ns + m->precopy_bytes / max * NS_PER_SEC +
+              m->precopy_bytes % max * 1000 / max * NS_PER_MS;
+    while (time_ns() < due && !m->job->abort_wanted)
+        thread_sleep_ns(MIN(due - time_ns(), 100 * NS_PER_MS));
+}
+
+static void show_progress(struct move *m)
+{
+    struct job_info *i = &m->job->info;
+    u64 elapsed = time_ns() - m->started_ns;
+    u64 bytes = m->s.conn->bytes_out;
+    i->rate_bytes_s = elapsed > NS_PER_MS ? bytes * 1000 / (elapsed / NS_PER_MS) : 0;
+    u64 left = (m->todo.count + dirty_log_pending(m->guest)) * POLICY_PAGE_BYTES;
+    i->eta_ms = i->rate_bytes_s ? left * 1000 / i->rate_bytes_s : 0;
+}
+
+int precopy_send(struct move *m, bool final)
+{
+    struct batch b;
+    int e = 0;
+    batch_start(m, &b);
+    m->pages_sent = m->pages_zero = 0;
+    bool flip = final && fault_take_flip_page();
+    for (u64 i = 0; e == 0; i++) {
+        i = dirty_bitmap_take_next(&m->todo, i);
+        if (i == ~0ull)
+            break;
+        batch_add(m, &b, i, flip);
+        flip = false;
+        thread_yield_if_needed();
+        if (b.count < PAGES_MAX)
+            continue;
+        e = batch_send(m, &b);
+        if (final || e)
+            continue;
+        show_progress(m);
+        throttle(m);
+        e = move_check(m);
+    }
+    if (e == 0)
+        e = batch_send(m, &b);
+    m->job->info.pages_sent += m->pages_sent;
+    m->job->info.pages_zero += m->pages_zero;
+    return e;
+}
+
+// ---- Rounds ------------------------------------------------------------------------------------
+
+int precopy_round_end(struct move *m, bool final)
+{
+    struct wire_round w = {
+        .round = m->round, .final = final, .pages = m->pages_sent + m->pages_zero};
+    int e = stream_send(&m->s, REC_ROUND, &w, sizeof(w));
+    return e ? move_fail(m, e, "%s", m->s.error) : 0;
+}
+
+// One round over m->todo, until the destination has applied all of it.
+static int send_round(struct move *m)
+{
+    u64 start = time_ns(), before = m->precopy_bytes;
+    m->round++;
+    m->job->info.round = m->round;
+    int e = precopy_send(m, false);
+    if (e == 0)
+        e = precopy_round_end(m, false);
+    if (e)
+        return e;
+    e = clock_ping(&m->s, &m->clock); // answered when everything before it was applied
+    if (e)
+        return move_fail(m, e, "%s", m->s.error);
+
+    u64 bytes = m->precopy_bytes - before, ms = (time_ns() - start) / NS_PER_MS;
+    bool throttled = migrate_cfg->max_rate && m->rate;
+    if ((bytes >= RATE_SAMPLE_BYTES || !m->rate) && ms && !throttled)
+        m->rate = MAX(bytes * 1000 / ms, 1ull);
+    return 0;
+}
+
+// With max_rate the rounds don't show what the link can do, and the last, unthrottled part will be
+// as fast as the link: measure on the first pages.
+static int measure_link(struct move *m)
+{
+    if (!migrate_cfg->max_rate)
+        return 0;
+    struct dirty_bitmap rest = m->todo;
+    u64 start = time_ns();
+    if (dirty_bitmap_init(&m->todo, rest.pages) != 0) {
+        m->todo = rest;
+        return move_fail(m, E_NOMEM, "no memory for a bitmap of the guest's pages");
+    }
+    u64 page = 0;
+    for (u64 n = 0; n < RATE_FIRST_BYTES / PAGE_SIZE && page != ~0ull; n++) {
+        page = dirty_bitmap_take_next(&rest, page);
+        if (page != ~0ull)
+            dirty_bitmap_set(&m->todo, page);
+    }
+    m->round = 1; // the pages belong to the first round
+    int e = precopy_send(m, false);
+    m->round = 0;
+    if (e == 0 && clock_ping(&m->s, &m->clock) != 0)
+        e = move_fail(m, E_IO, "%s", m->s.error);
+    dirty_bitmap_free(&m->todo);
+    m->todo = rest;
+    u64 ms = (time_ns() - start) / NS_PER_MS;
+    if (e == 0 && m->precopy_bytes >= RATE_SAMPLE_BYTES && ms)
+        m->rate = MAX(m->precopy_bytes * 1000 / ms, 1ull);
+    return e;
+}
+
+// The guest's writes since the last call join m->todo and m->touched.
+static int collect(struct move *m, u64 round_start)
+{
+    s64 n = dirty_log_collect(m->guest, &m->todo);
+    if (n < 0)
+        return move_fail(m, (int)n, "the dirty log failed: %s",
+                         n == E_NOMEM ? "no memory to split a large page" : "not running");
+    u64 ms = MAX((time_ns() - round_start) / NS_PER_MS, 1ull);
+    m->dirty_rate = m->todo.count * 1000 / ms;
+    m->job->info.dirty_rate_pages_s = m->dirty_rate;
+    m->job->info.dirty_pages_last_round = m->todo.count;
+    precopy_touch(m);
+    return 0;
+}
+
+void precopy_touch(struct move *m)
+{
+    for (u64 s = 0; s < (m->todo.pages + 64 * 64 - 1) / (64 * 64); s++) {
+        for (u64 left = m->todo.summary[s]; left; left &= left - 1) {
+            u64 word = s * 64 + (u64)__builtin_ctzll(left);
+            u64 fresh = m->todo.bits[word] & ~m->touched.bits[word];
+            m->touched.bits[word] |= fresh;
+            m->touched.count += count_bits(fresh);
+        }
+    }
+    m->job->info.pages_touched = m->touched.count;
+}
+
+static struct policy_result decide(struct move *m)
+{
+    if (m->todo.count < m->best_dirty) {
+        m->best_dirty = m->todo.count;
+        m->rounds_since_best = 0;
+    } else {
+        m->rounds_since_best++;
+    }
+    struct policy_input in = {
+        .round = m->round,
+        .max_rounds = migrate_cfg->max_rounds,
+        .dirty_pages = m->todo.count,
+        .dirty_rate = m->dirty_rate,
+        .rate_bytes_s = m->rate,
+        .state_bytes = m->state_bytes,
+        .rtt_ns = m->clock.valid ? m->clock.rtt_ns : NS_PER_MS,
+        .stop_ns = STOP_NS,
+        .load_ns = LOAD_NS,
+        .verify_ns = m->verify_ns,
+        .target_ns = (u64)migrate_cfg->blackout_target_ms * NS_PER_MS,
+        .rounds_since_best = m->rounds_since_best,
+    };
+    struct policy_result r = policy_decide(&in);
+    m->job->info.predicted_blackout_us = r.predicted_ns / NS_PER_US;
+    return r;
+}
+
+static int precopy_fault(struct move *m)
+{
+    fault_stall(FAULT_PRECOPY);
+    if (fault_drop_link(&m->s, FAULT_PRECOPY))
+        return move_fail(m, E_IO, "the connection to %s was lost (cut by a fault)", m->peer.name);
+    return 0;
+}
+
+int precopy_run(struct move *m)
+{
+    struct policy_result r = {POLICY_CONTINUE, 0};
+    dirty_bitmap_fill(&m->todo);
+    m->best_dirty = ~0ull;
+    m->started_ns = time_ns();
+    int e = precopy_fault(m);
+    if (e == 0)
+        e = measure_link(m);
+    while (e == 0 && r.verdict == POLICY_CONTINUE) {
+        u64 start = time_ns();
+        e = send_round(m);
+        if (e == 0) { // all is applied and the link is empty: the best moment to compare clocks
+            clock_sync_reset(&m->clock);
+            e = clock_ping_many(&m->s, &m->clock, PINGS_BEFORE_STOP);
+            if (e)
+                move_fail(m, e, "%s", m->s.error);
+        }
+        if (e == 0)
+            e = move_check(m);
+        if (e == 0)
+            e = collect(m, start);
+        if (e == 0)
+            r = decide(m);
+    }
+    if (e == 0)
+        strlcpy(m->job->info.stop_reason, policy_reason(r.verdict),
+                sizeof(m->job->info.stop_reason));
+    return e;
+}

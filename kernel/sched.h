@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Inside the scheduler: struct thread and the run queue, shared by sched.c, thread.c and waitq.c.
+#ifndef SKIFF_KERNEL_SCHED_H
+#define SKIFF_KERNEL_SCHED_H
+
+#include "kernel/thread.h"
+#include "kernel/time.h"
+
+enum thread_state {
+    THREAD_RUNNING, // current on its CPU
+    THREAD_READY,   // in the run queue
+    THREAD_BLOCKED, // waits for a wake or its timer
+    THREAD_DEAD,    // to be freed once its stack is left
+};
+
+// Owned by the thread itself unless a lock is named. "rq": the lock of its CPU's run queue.
+struct thread {
+    char name[16];
+    enum thread_state state; // rq
+    u32 cpu;                 // fixed at creation
+    unsigned flags;
+    bool idle;
+    void *sp;        // while not running; rq
+    void *stack_top; // NULL: not ours (CPU 0's first thread)
+    u32 stack_pages;
+    void (*fn)(void *arg);
+    void *arg;
+    void *xsave; // with THREAD_XSAVE
+    struct vcpu *vcpu;
+
+    struct thread *run_next; // rq
+    u64 vruntime;            // ns of CPU used, levelled when it wakes; rq
+    u64 cpu_ns;              // total; rq
+    u64 switched_in_ns;      // rq
+    u64 polled_ns;           // last time it offered the CPU (debug builds)
+    u64 breaches;
+
+    struct waitq *waiting_on; // between prepare and commit or cancel
+    struct thread *wait_next; // in waiting_on; its lock
+    bool queued;              // still linked in waiting_on; its lock
+    bool woken;               // rq
+    struct ktimer timeout;
+
+    struct thread *all_next; // list of living threads; list lock
+};
+
+struct run_queue {
+    struct spinlock lock;
+    struct thread *ready; // by vruntime; lock
+    struct thread *idle;
+    u64 floor;           // vruntime of the last one picked, only grows; lock
+    struct ktimer slice; // throws a guest out when its slice is used up; this CPU
+    struct thread *dead; // linked by run_next; lock
+};
+
+struct run_queue *sched_queue(u32 cpu);
+void sched_init_cpu(struct thread *current, struct thread *idle);
+void sched_add(struct thread *t);  // a new thread becomes ready on its CPU
+void sched_wake(struct thread *t); // remembered when it has not blocked yet
+bool sched_block(u64 deadline_ns); // until sched_wake (true) or the deadline (false)
+void sched_yield_to_others(void);
+void sched_die(void) __attribute__((noreturn));
+struct thread *sched_reap(void); // one dead thread whose stack may be freed, or NULL
+bool sched_has_ready(void);      // on this CPU
+void sched_finish_switch(void);  // first thing a new thread does: completes the switch to it
+void idle_loop(void *arg) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+// The network thread: the only one that touches lwIP. It moves frames, runs timers and work items.
+#include "net/net.h"
+
+#include "lwip/init.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/stats.h"
+#include "lwip/timeouts.h"
+
+#include "kernel/lib.h"
+#include "kernel/log.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "net/conn.h"
+#include "net/netif.h"
+#include "net/nic.h"
+#include "net/work.h"
+
+#define POLL_BUDGET 16 // frames between two looks at whether another thread wants the CPU
+
+static struct nic nic;
+static bool running;
+static struct waitq wake;        // the network thread sleeps here
+static struct waitq called;      // threads inside net_call
+static volatile bool rx_pending; // set by the interrupt handler
+static struct spinlock work_lock;
+static struct net_work *work_head, **work_tail = &work_head; // work_lock
+
+bool net_running(void)
+{
+    return running;
+}
+
+void net_post(struct net_work *w)
+{
+    u64 flags = spin_lock_irqsave(&work_lock);
+    bool fresh = !w->queued;
+    if (fresh) {
+        w->queued = true;
+        w->next = NULL;
+        *work_tail = w;
+        work_tail = &w->next;
+    }
+    spin_unlock_irqrestore(&work_lock, flags);
+    if (fresh)
+        waitq_wake_all(&wake);
+}
+
+static struct net_work *work_take(void)
+{
+    u64 flags = spin_lock_irqsave(&work_lock);
+    struct net_work *w = work_head;
+    if (w) {
+        work_head = w->next;
+        if (!work_head)
+            work_tail = &work_head;
+        w->queued = false;
+    }
+    spin_unlock_irqrestore(&work_lock, flags);
+    return w;
+}
+
+struct call {
+    struct net_work work;
+    int (*fn)(void *arg);
+    void *arg;
+    int result;
+    bool done;
+};
+
+static void call_run(struct net_work *w)
+{
+    struct call *c = container_of(w, struct call, work);
+    c->result = c->fn(c->arg);
+    // The last access: the caller's stack may be gone right after it.
+    __atomic_store_n(&c->done, true, __ATOMIC_RELEASE);
+    waitq_wake_all(&called);
+}
+
+int net_call(int (*fn)(void *arg), void *arg)
+{
+    struct call c = {.work = {.fn = call_run}, .fn = fn, .arg = arg};
+    net_post(&c.work);
+    wait_event(&called, __atomic_load_n(&c.done, __ATOMIC_ACQUIRE));
+    return c.result;
+}
+
+static void rx_ready(struct nic *n)
+{
+    (void)n;
+    rx_pending = true;
+    waitq_wake_all(&wake);
+}
+
+static u64 sleep_until(bool refused)
+{
+    u32 ms = sys_timeouts_sleeptime();
+    if (ms == SYS_TIMEOUTS_SLEEPTIME_INFINITE)
+        ms = 1000;
+    if (nic.polled || refused)
+        ms = MIN(ms, 1u);
+    return time_ns() + ms * NS_PER_MS;
+}
+
+// One round over everything; returns whether there is certainly more to do.
+static bool turn(void)
+{
+    rx_pending = false;
+    bool more = nic.ops->poll(&nic, POLL_BUDGET, netif_receive) == POLL_BUDGET;
+    for (u32 i = 0; i < POLL_BUDGET; i++) {
+        struct net_work *w = work_take();
+        if (!w)
+            break;
+        w->fn(w);
+    }
+    sys_check_timeouts();
+    return more || work_head;
+}
+
+static void net_thread(void *arg)
+{
+    bool refused = false;
+    lwip_init();
+    netif_start(&nic, arg);
+    for (;;) {
+        if (refused)
+            tcp_txnow();
+        if (turn()) {
+            thread_yield_if_needed();
+            continue;
+        }
+        refused = netif_send_was_refused();
+        // What arrived since the poll raises an interrupt as soon as it may.
+        nic.ops->irq_rearm(&nic);
+        u64 deadline = sleep_until(refused);
+        wait_event_until(&wake, rx_pending || work_head, deadline);
+    }
+}
+
+int net_start(const struct host_config *cfg)
+{
+    nic.rx_ready = rx_ready;
+    int r = nic_probe(&nic);
+    if (r == E_NOENT)
+        log_error("net",
+                  "no NIC that Skiff has a driver for (wanted: Intel 82540EM or a relative)");
+    if (r)
+        return r;
+    log_info("net", "%s %02x:%02x:%02x:%02x:%02x:%02x", nic.ops->name, nic.mac[0], nic.mac[1],
+             nic.mac[2], nic.mac[3], nic.mac[4], nic.mac[5]);
+    if (!thread_create("net", net_thread, (void *)cfg, THREAD_BIG_STACK)) {
+        nic.ops->stop(&nic);
+        log_error("net", "no memory for the network thread");
+        return E_NOMEM;
+    }
+    running = true;
+    return 0;
+}
+
+void net_stop(void)
+{
+    if (running)
+        nic.ops->stop(&nic);
+}
+
+static void add_errors(struct net_info *out, const struct stats_proto *s)
+{
+    out->bad_checksums += s->chkerr;
+    out->bad_lengths += s->lenerr;
+    out->protocol_errors += s->proterr + s->opterr + s->rterr;
+    out->out_of_memory += s->memerr;
+}
+
+void net_get_info(struct net_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (!running)
+        return;
+    out->up = true;
+    strlcpy(out->driver, nic.ops->name, sizeof(out->driver));
+    snprintf(out->mac, sizeof(out->mac), "%02x:%02x:%02x:%02x:%02x:%02x", nic.mac[0], nic.mac[1],
+             nic.mac[2], nic.mac[3], nic.mac[4], nic.mac[5]);
+    netif_get_info(out);
+    out->rx_frames = nic.rx_frames;
+    out->rx_bytes = nic.rx_bytes;
+    out->rx_dropped = nic.rx_dropped;
+    out->rx_errors = nic.rx_errors;
+    out->tx_frames = nic.tx_frames;
+    out->tx_bytes = nic.tx_bytes;
+    out->tx_dropped = nic.tx_dropped;
+    out->irqs = nic.irqs;
+    const struct stats_proto *protocols[] = {
+        &lwip_stats.link, &lwip_stats.etharp, &lwip_stats.ip_frag,  &lwip_stats.ip,
+        &lwip_stats.icmp, &lwip_stats.udp,    &lwip_stats.tcp,      &lwip_stats.ip6,
+        &lwip_stats.nd6,  &lwip_stats.icmp6,  &lwip_stats.ip6_frag,
+    };
+    for (u32 i = 0; i < ARRAY_SIZE(protocols); i++)
+        add_errors(out, protocols[i]);
+    out->heap_bytes = lwip_stats.mem.used;
+    out->heap_peak_bytes = lwip_stats.mem.max;
+    out->connections = conn_count();
+}

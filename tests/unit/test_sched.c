@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MIT
+// Threads on real stacks: the scheduler, wait queues and mutexes, with interrupts made by hand.
+// sources: kernel/sched.c kernel/thread.c kernel/waitq.c kernel/mutex.c arch/x86/switch.S
+#include "tests/unit/unit.h"
+
+#include "kernel/lib.h"
+#include "kernel/mem.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "tests/unit/fake_cpu.h"
+
+static u64 now; // moved by the threads themselves
+static struct ktimer *timers;
+static unsigned stacks_out, blocks_out, saves, restores;
+
+u64 time_ns(void)
+{
+    return now;
+}
+
+void spin_lock(struct spinlock *l)
+{
+    assert_false(l->locked);
+    l->locked = 1;
+    fake_cpu_block.spin_depth++;
+}
+
+void spin_unlock(struct spinlock *l)
+{
+    assert_true(l->locked);
+    l->locked = 0;
+    fake_cpu_block.spin_depth--;
+}
+
+void ktimer_cancel(struct ktimer *t)
+{
+    for (struct ktimer **at = &timers; *at; at = &(*at)->next)
+        if (*at == t) {
+            *at = t->next;
+            break;
+        }
+    t->armed = false;
+}
+
+void ktimer_set(struct ktimer *t, u64 deadline_ns, void (*fn)(struct ktimer *t))
+{
+    ktimer_cancel(t);
+    t->deadline_ns = deadline_ns;
+    t->fn = fn;
+    struct ktimer **at = &timers;
+    while (*at && (*at)->deadline_ns <= deadline_ns)
+        at = &(*at)->next;
+    t->next = *at;
+    t->armed = true;
+    *at = t;
+}
+
+// The timer interrupt.
+static void tick(void)
+{
+    fake_cpu_block.irq_depth++;
+    while (timers && timers->deadline_ns <= now) {
+        struct ktimer *t = timers;
+        timers = t->next;
+        t->armed = false;
+        t->fn(t);
+    }
+    fake_cpu_block.irq_depth--;
+}
+
+// Nothing is ready: time passes until the next timer.
+void idle_loop(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        assert_non_null(timers); // everybody waits for nothing
+        now = MAX(now, timers->deadline_ns);
+        tick();
+        thread_yield();
+    }
+}
+
+struct cpu *cpu_get(u32 index)
+{
+    (void)index;
+    return &fake_cpu_block;
+}
+
+void cpu_kick(u32 cpu_index)
+{
+    (void)cpu_index;
+}
+
+void *stack_alloc(u32 pages)
+{
+    stacks_out++;
+    return (u8 *)aligned_alloc(4096, pages * 4096ull) + pages * 4096ull;
+}
+
+void stack_free(void *top, u32 pages)
+{
+    stacks_out--;
+    free((u8 *)top - pages * 4096ull);
+}
+
+void arch_thread_start(void);
+
+void *arch_stack_prepare(void *stack_top, void (*fn)(void *), void *arg)
+{
+    u64 *sp = (u64 *)stack_top - 2;
+    *--sp = (u64)arch_thread_start;
+    u64 regs[] = {0, 0, (u64)fn, (u64)arg, 0, 0}; // RBP RBX R12 R13 R14 R15
+    for (size_t i = 0; i < ARRAY_SIZE(regs); i++)
+        *--sp = regs[i];
+    return sp;
+}
+
+void *kzalloc(size_t size)
+{
+    blocks_out++;
+    return calloc(1, size);
+}
+
+void kfree(void *p)
+{
+    if (p)
+        blocks_out--;
+    free(p);
+}
+
+void *xsave_area_alloc(void)
+{
+    return malloc(64);
+}
+
+void xsave_area_free(void *area)
+{
+    free(area);
+}
+
+void xsave_save(void *area)
+{
+    (void)area;
+    saves++;
+}
+
+void xsave_restore(const void *area)
+{
+    (void)area;
+    restores++;
+}
+
+static char trace[256];
+
+static void note(const char *s)
+{
+    strcat(trace, s);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    trace[0] = 0;
+    return 0;
+}
+
+static int start_all(void **state)
+{
+    (void)state;
+    fake_cpu();
+    thread_init();
+    return 0;
+}
+
+static void say_twice(void *arg)
+{
+    note(arg);
+    now += 1000;
+    thread_yield();
+    note(arg);
+}
+
+static void test_yield_alternates(void **state)
+{
+    (void)state;
+    assert_non_null(thread_create("a", say_twice, "a", 0));
+    assert_non_null(thread_create("b", say_twice, "b", 0));
+    for (int i = 0; i < 6; i++)
+        thread_yield();
+    assert_string_equal(trace, "abab");
+}
+
+static void test_sleep(void **state)
+{
+    (void)state;
+    u64 before = now;
+    thread_sleep_ns(5 * NS_PER_MS);
+    assert_int_equal(now - before, 5 * NS_PER_MS);
+}
+
+static u64 work_done[2];
+static volatile bool stop;
+
+static void hog(void *arg)
+{
+    u64 *done = arg;
+    while (!stop) {
+        now += 10 * NS_PER_US;
+        (*done)++;
+        tick();
+        thread_yield_if_needed();
+    }
+}
+
+static void test_two_hogs_share(void **state)
+{
+    (void)state;
+    stop = false;
+    thread_create("hog0", hog, &work_done[0], 0);
+    thread_create("hog1", hog, &work_done[1], 0);
+    u64 before = now;
+    unsigned wakes = 0;
+    u64 worst = 0;
+    for (; wakes < 50; wakes++) { // a third one that sleeps most of the time runs soon when woken
+        u64 due = now + 2 * NS_PER_MS;
+        thread_sleep_ns(2 * NS_PER_MS);
+        worst = MAX(worst, now - due);
+    }
+    stop = true;
+    thread_sleep_ns(NS_PER_MS);
+    u64 total = work_done[0] + work_done[1];
+    assert_true(total * 10 * NS_PER_US <= now - before);
+    assert_in_range(work_done[0] * 100 / total, 45, 55);
+    assert_true(worst <= 20 * NS_PER_US);
+}
+
+static struct waitq q;
+static int ready_count;
+
+static void waiter(void *arg)
+{
+    wait_event(&q, ready_count > 0);
+    ready_count--;
+    note(arg);
+}
+
+static void test_wait_queue(void **state)
+{
+    (void)state;
+    thread_create("1", waiter, "1", 0);
+    thread_create("2", waiter, "2", 0);
+    thread_yield();
+    thread_yield();
+    assert_string_equal(trace, "");
+    ready_count = 1;
+    fake_cpu_block.irq_depth++;
+    waitq_wake_one(&q);
+    fake_cpu_block.irq_depth--;
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "1");
+    waitq_wake_all(&q); // the condition does not hold: it waits on
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "1");
+    ready_count = 1;
+    waitq_wake_all(&q);
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "12");
+    assert_null(q.head);
+    assert_null(q.tail);
+}
+
+static void test_wait_deadline(void **state)
+{
+    (void)state;
+    u64 before = now;
+    ready_count = 0;
+    assert_false(wait_event_until(&q, ready_count > 0, now + NS_PER_MS));
+    assert_int_equal(now - before, NS_PER_MS);
+    assert_null(q.head);
+    ready_count = 1;
+    assert_true(wait_event_until(&q, ready_count > 0, now + NS_PER_MS));
+    ready_count = 0;
+    assert_false(wait_event_until(&q, ready_count > 0, now - 1)); // long past
+}
+
+// A wake between prepare and commit is not lost.
+static void test_wake_in_the_gap(void **state)
+{
+    (void)state;
+    waitq_prepare(&q);
+    waitq_wake_one(&q);
+    u64 before = now;
+    assert_true(waitq_commit(&q, 0));
+    assert_int_equal(now, before);
+}
+
+static struct mutex m;
+
+static void locker(void *arg)
+{
+    mutex_lock(&m);
+    assert_true(mutex_held(&m));
+    note(arg);
+    thread_sleep_ns(1000);
+    mutex_unlock(&m);
+}
+
+static void test_mutex_in_order(void **state)
+{
+    (void)state;
+    mutex_lock(&m);
+    thread_create("x", locker, "x", 0);
+    thread_create("y", locker, "y", 0);
+    thread_create("z", locker, "z", 0);
+    thread_sleep_ns(1000);
+    assert_string_equal(trace, "");
+    mutex_unlock(&m);
+    thread_sleep_ns(1500);
+    mutex_lock(&m); // behind those who came first
+    note("m");
+    mutex_unlock(&m);
+    thread_sleep_ns(10000);
+    assert_string_equal(trace, "xyzm");
+    assert_null(m.owner);
+    assert_false(mutex_held(&m));
+}
+
+static int puts_seen, loads_seen;
+
+static void vcpu_put(struct vcpu *v)
+{
+    assert_ptr_equal(v, &m);
+    puts_seen++;
+}
+
+static void vcpu_load(struct vcpu *v)
+{
+    assert_ptr_equal(v, &m);
+    loads_seen++;
+}
+
+static void vcpu_body(void *arg)
+{
+    (void)arg;
+    thread_set_vcpu((struct vcpu *)&m);
+    thread_sleep_ns(10);
+    thread_sleep_ns(10);
+    thread_set_vcpu(NULL);
+    thread_sleep_ns(10);
+}
+
+static void test_xsave_and_vcpu_hooks(void **state)
+{
+    (void)state;
+    saves = restores = 0;
+    thread_set_vcpu_hooks(vcpu_put, vcpu_load);
+    struct thread *t = thread_create("v", vcpu_body, NULL, THREAD_XSAVE | THREAD_BIG_STACK);
+    assert_non_null(thread_xsave_area(t));
+    assert_null(thread_xsave_area(thread_current()));
+    thread_sleep_ns(1000);
+    assert_int_equal(puts_seen, 2);
+    assert_int_equal(loads_seen, 2);
+    assert_int_equal(saves, 3);
+    assert_int_equal(restores, 4); // the first time as well
+}
+
+static void slow(void *arg)
+{
+    (void)arg;
+    now += 3 * NS_PER_MS;
+}
+
+static void test_breaches_and_info(void **state)
+{
+    (void)state;
+    u64 before = thread_slice_breaches();
+    thread_create("slow", slow, NULL, 0);
+    struct thread_info info;
+    unsigned n = 0;
+    bool seen = false;
+    for (; thread_get_info(n, &info); n++)
+        if (!strcmp(info.name, "slow")) {
+            seen = true;
+            assert_string_equal(info.state, "ready");
+            assert_int_equal(info.stack_size, 16384);
+            assert_in_range(info.stack_used, 8, 512);
+        }
+    assert_true(seen);
+    assert_int_equal(n, 3); // main, idle, slow
+    thread_yield();
+    assert_int_equal(thread_slice_breaches() - before, 1);
+}
+
+// All that ended gave back what they had.
+static void test_nothing_left(void **state)
+{
+    (void)state;
+    thread_create("last", slow, NULL, 0);
+    thread_sleep_ns(1);
+    thread_create("after", slow, NULL, 0); // frees the one before
+    thread_sleep_ns(1);
+    assert_int_equal(stacks_out, 2); // idle and the last
+    assert_int_equal(blocks_out, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_yield_alternates, start),
+        cmocka_unit_test_setup(test_sleep, start),
+        cmocka_unit_test_setup(test_two_hogs_share, start),
+        cmocka_unit_test_setup(test_wait_queue, start),
+        cmocka_unit_test_setup(test_wait_deadline, start),
+        cmocka_unit_test_setup(test_wake_in_the_gap, start),
+        cmocka_unit_test_setup(test_mutex_in_order, start),
+        cmocka_unit_test_setup(test_xsave_and_vcpu_hooks, start),
+        cmocka_unit_test_setup(test_breaches_and_info, start),
+        cmocka_unit_test_setup(test_nothing_left, start),
+    };
+    return cmocka_run_group_tests(tests, start_all, NULL);
+}
