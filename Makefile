@@ -86,7 +86,7 @@ $(B)/skiff.elf: $(B)/pass1.elf $(B)/symbols.o
 $(B)/skiff.efi: $(B)/skiff.elf
 	$(call say,EFI)
 	$(Q)$(OBJCOPY) -O efi-app-x86_64 --section-alignment 4096 --file-alignment 512 --strip-all \
-	    -j .text -j .rodata -j .symbols -j .rela -j .data.rel.ro -j .data -j .bss -j .reloc $< $@
+	    -j .text -j .rodata -j .symbols -j .rela -j .relro -j .data -j .bss -j .reloc $< $@
 
 -include $(OBJS:.o=.d) $(LIB_OBJS:.o=.d)
 

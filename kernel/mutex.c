@@ -4,15 +4,14 @@
 #include "kernel/lib.h"
 #include "kernel/sched.h"
 
-// Under the queue's lock, so that it cannot cross with the hand-over in mutex_unlock.
+// A free mutex has no owner; whoever writes itself there first has it.
 static bool take(struct mutex *m, struct thread *t)
 {
-    u64 flags = spin_lock_irqsave(&m->waiters.lock);
-    if (!m->owner)
-        m->owner = t;
-    bool mine = m->owner == t;
-    spin_unlock_irqrestore(&m->waiters.lock, flags);
-    return mine;
+    struct thread *owner = NULL;
+    if (__atomic_compare_exchange_n(&m->owner, &owner, t, false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_RELAXED))
+        return true;
+    return owner == t; // handed over
 }
 
 void mutex_lock(struct mutex *m)
@@ -32,15 +31,28 @@ void mutex_lock(struct mutex *m)
     }
 }
 
-void mutex_unlock(struct mutex *m)
+static void hand_over(struct mutex *m)
 {
-    assert(m->owner == thread_current());
     u64 flags = spin_lock_irqsave(&m->waiters.lock);
     // waitq_wake_one takes the lock again, and would wake whoever came in between: the owner is
     // written first, and only that thread leaves mutex_lock.
-    m->owner = m->waiters.head;
+    __atomic_store_n(&m->owner, m->waiters.head, __ATOMIC_SEQ_CST);
     spin_unlock_irqrestore(&m->waiters.lock, flags);
     waitq_wake_one(&m->waiters);
+}
+
+void mutex_unlock(struct mutex *m)
+{
+    assert(m->owner == thread_current());
+    if (__atomic_load_n(&m->waiters.head, __ATOMIC_RELAXED)) {
+        hand_over(m);
+        return;
+    }
+    // A waiter queues first and then tries to take it, this writes first and then looks at the
+    // queue: one of the two sees the other.
+    __atomic_store_n(&m->owner, NULL, __ATOMIC_SEQ_CST);
+    if (__builtin_expect(__atomic_load_n(&m->waiters.head, __ATOMIC_SEQ_CST) != NULL, 0))
+        waitq_wake_one(&m->waiters);
 }
 
 bool mutex_held(const struct mutex *m)

@@ -9,3 +9,4 @@ LWIP_FILES := \
     core/ipv6/ip6_frag.c core/ipv6/mld6.c core/ipv6/nd6.c netif/ethernet.c
 LIB_SRCS += $(addprefix $(LWIP_SRC)/src/,$(LWIP_FILES))
 LIB_INCLUDES += -Inet/lwip -I$(LWIP_SRC)/src/include
+LIB_CFLAGS += -Werror=implicit-function-declaration

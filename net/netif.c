@@ -160,7 +160,7 @@ static void status_changed(struct netif *netif)
     if (now4 != shown4 && now4)
         log_address("address", &netif->ip_addr, mask_prefix(netif_ip4_netmask(netif)->addr));
     if (now4 != shown4 && !now4)
-        log_warn("net", "the DHCP server took the address back");
+        log_warn("net", "the IPv4 address is gone: its DHCP lease ended");
     shown4 = now4;
     for (int i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
         u8 state = netif_ip6_addr_state(netif, i);

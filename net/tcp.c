@@ -24,7 +24,7 @@
 #define KEEPALIVE_INTERVAL_MS 1000
 #define KEEPALIVE_COUNT       5
 #define LINGER_NS             (10 * NS_PER_SEC)
-#define LISTEN_BACKLOG        8
+#define LISTEN_BACKLOG        16
 #define POLL_TICKS            5 // of 2 * TCP_TMR_INTERVAL: half a second
 #define CONNECT_RETRY_MS      50
 // What all windows together may grow beyond their first size, and the part of lwIP's heap that bulk
@@ -137,6 +137,13 @@ static err_t on_poll(void *arg, struct tcp_pcb *pcb)
     (void)pcb;
     net_post(&c->work);
     return ERR_OK;
+}
+
+static void log_lost(const struct tcp_conn *c, const char *reason)
+{
+    char peer[64];
+    ip_format(&c->base.peer, peer, sizeof(peer));
+    log_warn("net", "connection with %s lost: %s", peer, reason);
 }
 
 // lwIP has freed the control block.
@@ -330,8 +337,7 @@ static void close_conn(struct tcp_conn *c)
     if (!c->close_by_ns)
         c->close_by_ns = time_ns() + LINGER_NS;
     if (c->pcb && time_ns() > c->close_by_ns) {
-        log_warn("net", "the peer took nothing for %u s after the close: connection dropped",
-                 (u32)(LINGER_NS / NS_PER_SEC));
+        log_lost(c, "after its close the peer took too long to read the rest");
         tcp_abort(detach(c));
     }
     if (c->pcb && (ring_used(&c->tx) > 0 || c->pcb->refused_data))

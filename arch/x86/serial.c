@@ -7,23 +7,30 @@
 #include "kernel/log.h"
 
 // Registers of a PC16550D at the standard address of COM1.
-#define COM1         0x3f8
-#define REG_DATA     (COM1 + 0) // divisor low with DLAB
-#define REG_IER      (COM1 + 1) // divisor high with DLAB
-#define REG_FCR      (COM1 + 2)
-#define REG_LCR      (COM1 + 3)
-#define REG_MCR      (COM1 + 4)
-#define REG_LSR      (COM1 + 5)
-#define IER_RX       0x01
-#define IER_TX       0x02
-#define FCR_ENABLE   0x07 // FIFOs on and emptied, interrupt at the first byte
-#define LCR_8N1      0x03
-#define LCR_DLAB     0x80
-#define MCR_ON       0x0b // DTR, RTS, OUT2 (the interrupt gate)
-#define LSR_RX_READY 0x01
-#define LSR_TX_EMPTY 0x20
-#define FIFO_BYTES   16
-#define COM1_IRQ     4
+#define COM1           0x3f8
+#define REG_DATA       (COM1 + 0) // divisor low with DLAB
+#define REG_IER        (COM1 + 1) // divisor high with DLAB
+#define REG_IIR        (COM1 + 2) // read
+#define REG_FCR        (COM1 + 2)
+#define REG_LCR        (COM1 + 3)
+#define REG_MCR        (COM1 + 4)
+#define REG_LSR        (COM1 + 5)
+#define REG_MSR        (COM1 + 6)
+#define IIR_NONE       0x01 // no interrupt pending
+#define IIR_CAUSE      0x0e
+#define IIR_MODEM      0x00
+#define IIR_RX         0x04
+#define IIR_RX_TIMEOUT 0x0c
+#define IER_RX         0x01
+#define IER_TX         0x02
+#define FCR_ENABLE     0x07 // FIFOs on and emptied, interrupt at the first byte
+#define LCR_8N1        0x03
+#define LCR_DLAB       0x80
+#define MCR_ON         0x0b // DTR, RTS, OUT2 (the interrupt gate)
+#define LSR_RX_READY   0x01
+#define LSR_TX_EMPTY   0x20
+#define FIFO_BYTES     16
+#define COM1_IRQ       4
 
 #define RX_RING 4096
 #define TX_RING 16384
@@ -40,6 +47,15 @@ static u8 rx_ring[RX_RING];
 static volatile u32 rx_head, rx_tail; // written by serial_read, by the interrupt
 static void (*rx_handler)(void);
 
+// Reading the status registers and the (empty) receiver takes their interrupts back.
+static void clear_pending(void)
+{
+    in8(REG_LSR);
+    in8(REG_MSR);
+    if (!(in8(REG_LSR) & LSR_RX_READY))
+        in8(REG_DATA);
+}
+
 void serial_early_init(void)
 {
     out8(REG_IER, 0);
@@ -49,6 +65,7 @@ void serial_early_init(void)
     out8(REG_LCR, LCR_8N1);
     out8(REG_FCR, FCR_ENABLE);
     out8(REG_MCR, MCR_ON);
+    clear_pending();
     present = in8(REG_LSR) != 0xff; // an empty bus reads as ones
 }
 
@@ -133,24 +150,17 @@ void serial_set_rx_handler(void (*fn)(void))
     rx_handler = fn;
 }
 
-static bool receive(void)
+static void receive(void)
 {
-    bool any = false;
-    while (in8(REG_LSR) & LSR_RX_READY) {
-        u8 c = in8(REG_DATA);
-        if (rx_tail - rx_head < RX_RING)
-            rx_ring[rx_tail % RX_RING] = c, rx_tail = rx_tail + 1;
-        any = true;
+    u8 c = in8(REG_DATA);
+    if (rx_tail - rx_head < RX_RING) {
+        rx_ring[rx_tail % RX_RING] = c;
+        rx_tail = rx_tail + 1;
     }
-    return any;
 }
 
-// The line is edge-triggered: nothing may be left pending when the handler returns, or the UART
-// never raises it again.
-static void interrupt(void *arg)
+static void transmit(void)
 {
-    (void)arg;
-    bool received = receive();
     u64 flags = lock();
     if (buffered && (in8(REG_LSR) & LSR_TX_EMPTY)) {
         tx_pump();
@@ -158,7 +168,35 @@ static void interrupt(void *arg)
             out8(REG_IER, IER_RX);
     }
     unlock(flags);
-    received |= receive();
+}
+
+// One pending interrupt. Some UARTs report data that is not there: only a read takes that back.
+static bool serve(u8 cause)
+{
+    bool ready = in8(REG_LSR) & LSR_RX_READY;
+    if (ready)
+        receive();
+    else if (cause == IIR_RX || cause == IIR_RX_TIMEOUT)
+        in8(REG_DATA);
+    else if (cause == IIR_MODEM)
+        in8(REG_MSR);
+    else
+        transmit();
+    return ready;
+}
+
+// The line is edge-triggered: nothing may be left pending when the handler returns, or the UART
+// never raises it again.
+static void interrupt(void *arg)
+{
+    (void)arg;
+    bool received = false;
+    u8 cause = in8(REG_IIR);
+    for (u32 i = 0; i < RX_RING && !(cause & IIR_NONE); i++) {
+        received |= serve(cause & IIR_CAUSE);
+        cause = in8(REG_IIR);
+    }
+    transmit(); // reading IIR above may have taken this cause back
     if (received && rx_handler != NULL)
         rx_handler();
 }

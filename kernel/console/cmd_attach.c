@@ -33,14 +33,19 @@ static bool feed(const char *name, const char *s, size_t n)
     return there;
 }
 
-// Serial lines end in CR LF and the driver adds a CR of its own.
+// Serial lines end in CR LF and the driver adds a CR of its own; the LF may come in the next piece.
 static void show(const char *s, size_t n)
 {
-    char plain[SHOW_MAX];
+    static bool held; // a CR; only one guest is shown at a time
+    char plain[SHOW_MAX + 1];
     size_t k = 0;
-    for (size_t i = 0; i < n; i++)
-        if (s[i] != '\r' || i + 1 == n || s[i + 1] != '\n')
+    for (size_t i = 0; i < n; i++) {
+        if (held && s[i] != '\n')
+            plain[k++] = '\r';
+        held = s[i] == '\r';
+        if (!held)
             plain[k++] = s[i];
+    }
     screen_print(plain, k);
 }
 

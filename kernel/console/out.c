@@ -35,7 +35,7 @@ static void put(struct out *o, const char *s, size_t n)
 
 __attribute__((format(printf, 2, 3))) static void putf(struct out *o, const char *fmt, ...)
 {
-    char line[256];
+    char line[1100]; // the longest text there is, a command line, and its key
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
@@ -45,7 +45,7 @@ __attribute__((format(printf, 2, 3))) static void putf(struct out *o, const char
 
 static void put_json(struct out *o, const char *s)
 {
-    char text[700]; // the longest field of ours, should every byte need an escape, is cut
+    char text[1200]; // the longest field of ours, should every byte need an escape, is cut
     put(o, text, json_string(text, sizeof(text), s));
 }
 
@@ -74,7 +74,7 @@ void out_end(struct out *o)
         put(o, "}\n", 2);
 }
 
-static const char *const units[] = {"_ns", "_us", "_ms", "_bytes"};
+static const char *const units[] = {"_ns", "_us", "_ms", "_bytes", "_mib", "_hz"};
 
 static const char *unit_of(const char *key)
 {
@@ -117,7 +117,7 @@ void out_str(struct out *o, const char *key, const char *value)
     if (o->json)
         put_json(o, value);
     else
-        put(o, value, strlen(value));
+        putf(o, "%s", *value ? value : "-");
     end_value(o);
 }
 
@@ -153,9 +153,16 @@ static const char *format_unit(char *buf, const char *unit, u64 v)
 {
     if (!strcmp(unit, "_bytes"))
         return format_bytes(buf, v);
-    return format_ns(buf, v * (!strcmp(unit, "_us")      ? NS_PER_US
-                               : *unit && unit[1] == 'm' ? NS_PER_MS
-                                                         : 1));
+    if (!strcmp(unit, "_mib"))
+        return format_bytes(buf, v * MIB);
+    if (!strcmp(unit, "_ns"))
+        return format_ns(buf, v);
+    if (!strcmp(unit, "_us"))
+        return format_ns(buf, v * NS_PER_US);
+    if (!strcmp(unit, "_ms"))
+        return format_ns(buf, v * NS_PER_MS);
+    snprintf(buf, FIGURE, "%llu Hz", (unsigned long long)v);
+    return buf;
 }
 
 void out_u64(struct out *o, const char *key, u64 value)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A command's output, as text for people or as JSON with one object a line. Fields are described
-// once: their key ends in the unit (_ns, _us, _ms, _bytes), which the text form spells out.
+// once: their key ends in the unit (_ns, _us, _ms, _bytes, _mib, _hz), which the text form spells
+// out.
 #ifndef SKIFF_CONSOLE_OUT_H
 #define SKIFF_CONSOLE_OUT_H
 

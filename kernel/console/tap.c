@@ -24,9 +24,13 @@ struct tap {
 static struct tap taps[TAPS];
 static struct mutex table_lock;
 
-static void push(struct tap *t, const char *s, size_t n)
+// True when a thread that waits for this tap now has something to show: guests write byte by byte,
+// and a wake for each would cost them time.
+static bool push(struct tap *t, const char *s, size_t n)
 {
     u64 flags = spin_lock_irqsave(&t->lock);
+    bool was_empty = t->head == t->tail;
+    u32 ends = t->line_ends;
     for (size_t i = 0; t->ring && i < n; i++) {
         if (t->tail - t->head == RING_BYTES) {
             t->lost += n - i;
@@ -35,15 +39,16 @@ static void push(struct tap *t, const char *s, size_t n)
         t->ring[t->tail++ % RING_BYTES] = (u8)s[i];
         t->line_ends += s[i] == '\n';
     }
+    bool news = t->attached ? was_empty : t->line_ends != ends || t->tail - t->head >= LINE_MAX;
     spin_unlock_irqrestore(&t->lock, flags);
+    return news;
 }
 
 static void guest_wrote(struct guest *g, const char *s, size_t n)
 {
     for (size_t i = 0; i < TAPS; i++)
-        if (!strcmp(taps[i].name, g->name))
-            push(&taps[i], s, n);
-    waitq_wake_all(&screen_event);
+        if (!strcmp(taps[i].name, g->name) && push(&taps[i], s, n))
+            waitq_wake_all(&screen_event);
 }
 
 static struct tap *find(const char *name)
@@ -184,6 +189,14 @@ size_t tap_read(struct tap *t, char *buf, size_t size)
 static bool line_ready(const struct tap *t)
 {
     return t->follow && (t->line_ends || tap_used(t) >= LINE_MAX);
+}
+
+bool tap_any(void)
+{
+    for (size_t i = 0; i < TAPS; i++)
+        if (taps[i].name[0])
+            return true;
+    return false;
 }
 
 bool tap_has_line(void)

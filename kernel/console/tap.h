@@ -18,6 +18,7 @@ void tap_detach(struct tap *t);
 size_t tap_used(const struct tap *t);
 size_t tap_read(struct tap *t, char *buf, size_t size);
 
+bool tap_any(void); // any open at all
 bool tap_has_line(void);
 bool tap_take_line(char *buf, size_t size); // of any followed guest, without its end
 // Connects taps with guests that have come meanwhile. About every 100 ms.

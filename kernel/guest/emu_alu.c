@@ -9,7 +9,7 @@ static u64 result_flags(u64 value, unsigned bits)
         f |= FLAG_ZF;
     if (value >> (bits - 1) & 1)
         f |= FLAG_SF;
-    if (!(__builtin_popcount((u8)value) & 1))
+    if (!(__builtin_parity((u8)value)))
         f |= FLAG_PF;
     return f;
 }

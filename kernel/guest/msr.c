@@ -32,7 +32,6 @@
 #define MISC_FAST_STRINGS BIT(0)
 #define MISC_NO_BTS BIT(11)
 #define MISC_NO_PEBS BIT(12)
-#define MISC_ENABLE_RESET (MISC_FAST_STRINGS | MISC_NO_BTS | MISC_NO_PEBS)
 #define DEBUGCTL_LBR BIT(0) // accepted and dropped: its records are not here
 #define DEBUGCTL_BTF BIT(1)
 #define MICROCODE_REVISION (1ull << 32)    // SDM 3A 9.11.7.1: in the upper half
@@ -224,6 +223,8 @@ int msr_read(struct vcpu *v, u32 index, u64 *value)
 {
     const struct msr_rule *r = find(index);
     int error = r ? r->read(v, index, value) : backend->get_msr(v, index, value);
+    if (error == E_NOENT)
+        error = msr_amd_read(v, index, value);
     if (!error)
         return 0;
     log_denied(v, "read", index, 0);
@@ -234,6 +235,8 @@ int msr_write(struct vcpu *v, u32 index, u64 value)
 {
     const struct msr_rule *r = find(index);
     int error = r ? r->write(v, index, value) : backend->set_msr(v, index, value);
+    if (error == E_NOENT)
+        error = msr_amd_write(v, index, value);
     if (!error)
         return 0;
     log_denied(v, "write", index, value);
@@ -242,7 +245,7 @@ int msr_write(struct vcpu *v, u32 index, u64 value)
 
 void msr_reset(struct vcpu *v)
 {
-    v->misc_enable = MISC_ENABLE_RESET;
+    v->misc_enable = MISC_NO_BTS | MISC_NO_PEBS | (host_misc_enable() & MISC_FAST_STRINGS);
     v->tsc_adjust = 0;
     mtrr_reset(v);
 }

@@ -13,6 +13,14 @@ int msr_read(struct vcpu *v, u32 index, u64 *value);
 int msr_write(struct vcpu *v, u32 index, u64 value);
 void msr_reset(struct vcpu *v); // power-on values of what this file models
 
+// host_msr.c. The host's IA32_MISC_ENABLE; all ones where there is no such register. Whether string
+// instructions are fast is for the guest to know, as kernels choose their copy loops by it.
+u64 host_misc_enable(void);
+
+// msr_amd.c. E_NOENT: not one of an AMD CPU's, or the guest's CPU is another vendor's.
+int msr_amd_read(struct vcpu *v, u32 index, u64 *value);
+int msr_amd_write(struct vcpu *v, u32 index, u64 value);
+
 // mtrr.c. E_NOENT: not an MTRR.
 int mtrr_read(struct vcpu *v, u32 index, u64 *value);
 int mtrr_write(struct vcpu *v, u32 index, u64 value);

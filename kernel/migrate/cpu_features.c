@@ -138,14 +138,14 @@ static const char *const ext1_edx[32] = {
     "cx8",  "apic",     NULL,      "syscall", "mtrr", "pge", "mca",      "cmov",
     "pat",  "pse36",    NULL,      "mp",      "nx",   NULL,  "mmxext",   "mmx",
     "fxsr", "fxsr-opt", "page1gb", "rdtscp",  NULL,   "lm",  "3dnowext", "3dnow"};
-static const char *const ext7_edx[32] = {[8] = "invariant-tsc"};
 static const char *const ext8_ebx[32] = {
     [0] = "clzero",    [1] = "irperf",     [2] = "xsaveerptr", [9] = "wbnoinvd",  [12] = "amd-ibpb",
     [14] = "amd-ibrs", [15] = "amd-stibp", [24] = "amd-ssbd",  [25] = "virt-ssbd"};
 
 #define NOT(bit) ~(1u << (bit))
 static const struct cpu_feature_word words[] = {
-    // x2APIC, the deadline timer and "hypervisor" are the hypervisor's; OSXSAVE follows CR4.
+    // x2APIC, the deadline timer and "hypervisor" are the hypervisor's, and so is leaf 80000007h with
+    // its invariant TSC; OSXSAVE follows CR4.
     {1, 0, ECX, NOT(21) & NOT(24) & NOT(27) & NOT(31), leaf1_ecx},
     // Machine check, APIC, MTRRs and topology are modelled.
     {1, 0, EDX, NOT(7) & NOT(9) & NOT(12) & NOT(14) & NOT(28), leaf1_edx},
@@ -157,7 +157,6 @@ static const struct cpu_feature_word words[] = {
     {0xd, 1, EAX, ~0u, leafd_1_eax},
     {0x80000001, 0, ECX, NOT(1), ext1_ecx},
     {0x80000001, 0, EDX, NOT(7) & NOT(9) & NOT(12) & NOT(14), ext1_edx},
-    {0x80000007, 0, EDX, BIT(8), ext7_edx},
     {0x80000008, 0, EBX, ~0u, ext8_ebx},
 };
 

@@ -183,8 +183,14 @@ static int send_ready(struct incoming *in, const struct wire_offer *w)
     if (fault_drop_link(in->s, FAULT_READY))
         return incoming_fail(in, E_IO, "the connection was lost (cut by a fault)");
     int e = stream_send(in->s, REC_READY, &ready, sizeof(ready));
+    if (e) { // a record that is not whole is nothing to the source
+        mutex_lock(&claims_lock);
+        settle(in->claim, claim_step(in->claim, HO_EV_UNSENT), "");
+        mutex_unlock(&claims_lock);
+        return stream_failed(in, e);
+    }
     fault_stall(FAULT_READY);
-    return e ? stream_failed(in, e) : 0;
+    return 0;
 }
 
 static int committed(struct incoming *in, const struct record *r)

@@ -117,29 +117,6 @@ static void judge(struct incoming *in, struct reasons *why)
         in->guest->job = in->job;
 }
 
-int incoming_accept(struct incoming *in)
-{
-    struct reasons *why = kzalloc(sizeof(*why));
-    int e;
-    if (!why)
-        return incoming_fail(in, E_NOMEM, "no memory to check the guest");
-    judge(in, why);
-    if (why->count) {
-        log_warn("migrate", "guest %s from %s is refused: %.120s", in->desc.g.name,
-                 in->s->peer.host, why->text);
-        incoming_fail(in, E_NOSUP, "refused: %.150s", why->text);
-        e = stream_send_text(in->s, REC_REFUSE, why->text);
-        e = e ? e : E_NOSUP;
-    } else {
-        note_files(&in->desc, why);
-        e = stream_send_text(in->s, REC_ACCEPT, why->text);
-        if (e)
-            incoming_fail(in, e, "%s", in->s->error);
-    }
-    kfree(why);
-    return e;
-}
-
 // The entry as it was, or gone.
 void incoming_undo(struct incoming *in)
 {
@@ -159,4 +136,34 @@ void incoming_undo(struct incoming *in)
     }
     in->guest = NULL;
     in->built = false;
+}
+
+static int send_answer(struct incoming *in, u32 type, const struct reasons *text)
+{
+    int e = stream_send_text(in->s, type, text->text);
+    return e ? incoming_fail(in, e, "%s", in->s->error) : 0;
+}
+
+int incoming_accept(struct incoming *in)
+{
+    struct reasons *why = kzalloc(sizeof(*why));
+    int e;
+    if (!why)
+        return incoming_fail(in, E_NOMEM, "no memory to check the guest");
+    judge(in, why);
+    bool refused = why->count != 0;
+    if (refused || in->mode == CHECK_ONLY)
+        incoming_undo(in); // before the answer, so that whoever gets it finds nothing left
+    if (refused) {
+        log_warn("migrate", "guest %s from %s is refused: %.120s", in->desc.g.name,
+                 in->s->peer.host, why->text);
+        incoming_fail(in, E_NOSUP, "refused: %.150s", why->text);
+        e = send_answer(in, REC_REFUSE, why);
+        e = e ? e : E_NOSUP;
+    } else {
+        note_files(&in->desc, why);
+        e = send_answer(in, REC_ACCEPT, why);
+    }
+    kfree(why);
+    return e;
 }

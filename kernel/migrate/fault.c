@@ -62,6 +62,12 @@ int fault_set(const char *name, char *err, size_t size)
     return E_INVAL;
 }
 
+static const char *point_name(enum fault_point p)
+{
+    static const char *const names[] = {"precopy", "offer", "ready", "commit", "running"};
+    return names[p];
+}
+
 static bool take(u32 bit)
 {
     return __atomic_fetch_and(&armed, ~bit, __ATOMIC_SEQ_CST) & bit;
@@ -86,7 +92,7 @@ bool fault_drop_link(struct stream *s, enum fault_point p)
 {
     if (!take(1u << (DROP_SHIFT + p)))
         return false;
-    log_warn("fault", "the link is cut (%s)", choices[3 + p].name);
+    log_warn("fault", "link cut at %s", point_name(p));
     conn_abort(s->conn);
     return true;
 }
@@ -97,8 +103,8 @@ void fault_stall(enum fault_point p)
     if (!(armed & bit))
         return;
     u64 end = time_ns() + STALL_MAX_NS;
-    log_warn("fault", "standing still (%s)", choices[3 + FAULT_POINTS + p].name);
+    log_warn("fault", "stalled at %s", point_name(p));
     while ((armed & bit) && time_ns() < end)
         thread_sleep_ns(STALL_STEP_NS);
-    log_warn("fault", "going on (%s)", choices[3 + FAULT_POINTS + p].name);
+    log_warn("fault", "no longer stalled at %s", point_name(p));
 }

@@ -28,6 +28,7 @@ enum handover_event {
     HO_EV_NOT_STARTED, // the destination is certain of it
     HO_EV_QUERY,       // the destination asks how it stands
     HO_EV_OFFER,       // received, and everything before it loaded
+    HO_EV_UNSENT,      // READY could not be handed to the network whole
     HO_EV_COMMIT,
     HO_EV_ABORTED, // the source says that it goes on there
     HO_EV_FAILED,  // link lost, time over, aborted by the operator, did not verify

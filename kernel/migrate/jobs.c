@@ -17,9 +17,9 @@ static u64 last_id;
 const char *job_phase_name(enum job_phase p)
 {
     static const char *const names[] = {
-        [JOB_CONNECT] = "connect",   [JOB_CHECK] = "check",        [JOB_PRECOPY] = "pre-copy",
-        [JOB_STOP] = "stop",         [JOB_HANDOVER] = "hand-over", [JOB_VERIFY] = "verify",
-        [JOB_DONE] = "done",         [JOB_FAILED] = "failed",      [JOB_ABORTED] = "aborted",
+        [JOB_CONNECT] = "connect",   [JOB_CHECK] = "check",       [JOB_PRECOPY] = "precopy",
+        [JOB_STOP] = "stop",         [JOB_HANDOVER] = "handover", [JOB_VERIFY] = "verify",
+        [JOB_DONE] = "done",         [JOB_FAILED] = "failed",     [JOB_ABORTED] = "aborted",
         [JOB_IN_DOUBT] = "in-doubt",
     };
     return (unsigned)p < ARRAY_SIZE(names) ? names[p] : "?";

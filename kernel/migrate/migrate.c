@@ -80,18 +80,24 @@ s64 migrate_begin(const char *guest, const char *peer, char *err, size_t size)
 
 // ---- Only checking -----------------------------------------------------------------------------
 
-static int report_lines(struct move *m, const struct record *r,
-                        void (*report)(void *arg, const char *line), void *arg)
+static void log_note(void *guest, const char *line)
+{
+    log_warn("migrate", "guest %s: %s", ((const struct guest *)guest)->name, line);
+}
+
+// Each line of a REFUSE or ACCEPT goes to say().
+static int say_lines(struct move *m, const struct record *r,
+                     void (*say)(void *arg, const char *line), void *arg)
 {
     char *text = kmalloc(r->bytes + 1), *line = text;
     if (!text)
-        return move_fail(m, E_NOMEM, "no memory for the peer's answer");
+        return move_fail(m, E_IO, "no memory for the peer's answer");
     stream_text(r, text, r->bytes + 1);
     while (line && *line) {
         char *next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
-        report(arg, line);
+        say(arg, line);
         line = next;
     }
     kfree(text);
@@ -112,8 +118,10 @@ static int ask_check(struct move *m, void (*report)(void *arg, const char *line)
         move_fail(m, E_IO, "%s", e ? m->s.error : "the peer answered CHECK with something else");
         return E_IO;
     }
-    e = report_lines(m, &r, report, arg);
-    return e ? E_IO : r.type == REC_ACCEPT ? 0 : E_INVAL;
+    if (r.type == REC_ACCEPT) // with notes, which are no reasons
+        return say_lines(m, &r, log_note, m->guest);
+    e = say_lines(m, &r, report, arg);
+    return e ? e : E_INVAL;
 }
 
 static int check_guest(struct move *m, void (*report)(void *arg, const char *line), void *arg)

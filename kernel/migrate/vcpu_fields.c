@@ -5,14 +5,22 @@
 #include "kernel/lib.h"
 #include "kernel/migrate/sections.h"
 
-#define U(id_, member_)           FIELD(id_, FIELD_COPY, struct vcpu_state, member_, 1, 0, 0)
-#define RANGE(id_, member_, max_) FIELD(id_, FIELD_COPY, struct vcpu_state, member_, 1, 0, max_)
+#define NAMED(id_, name_, member_, max_)                                                           \
+    {                                                                                              \
+        name_, id_, FIELD_COPY, sizeof(((struct vcpu_state *)0)->member_), 1,                      \
+            offsetof(struct vcpu_state, member_), 1, 0, max_                                       \
+    }
+#define U(id_, member_)           NAMED(id_, #member_, member_, 0)
+#define RANGE(id_, member_, max_) NAMED(id_, #member_, member_, max_)
 #define ARRAY(id_, member_)       FIELD_ARRAY(id_, FIELD_COPY, struct vcpu_state, member_, 1)
+#define GPR(id_, name_, index_)   NAMED(id_, name_, gpr[index_], 0)
 
 // Ids come in tens for each segment and event.
-#define SEGMENT(id_, index_)                                                                       \
-    U(id_, seg[index_].base), U(id_ + 1, seg[index_].limit), U(id_ + 2, seg[index_].selector),     \
-        RANGE(id_ + 3, seg[index_].attr, 0x1fff)
+#define SEGMENT(id_, name_, index_)                                                                \
+    NAMED(id_, name_ ".base", seg[index_].base, 0),                                                \
+        NAMED(id_ + 1, name_ ".limit", seg[index_].limit, 0),                                      \
+        NAMED(id_ + 2, name_ ".selector", seg[index_].selector, 0),                                \
+        NAMED(id_ + 3, name_ ".attr", seg[index_].attr, 0x1fff)
 #define EVENT(id_, member_)                                                                        \
     RANGE(id_, member_.valid, 1), RANGE(id_ + 1, member_.type, 6), U(id_ + 2, member_.vector),     \
         RANGE(id_ + 3, member_.has_error, 1), U(id_ + 4, member_.error),                           \
@@ -36,14 +44,14 @@ static const struct state_field vcpu_fields[] = {
     U(16, gdtr_limit),
     U(17, idtr_base),
     U(18, idtr_limit),
-    SEGMENT(20, SEG_ES),
-    SEGMENT(30, SEG_CS),
-    SEGMENT(40, SEG_SS),
-    SEGMENT(50, SEG_DS),
-    SEGMENT(60, SEG_FS),
-    SEGMENT(70, SEG_GS),
-    SEGMENT(80, SEG_LDTR),
-    SEGMENT(90, SEG_TR),
+    SEGMENT(20, "es", SEG_ES),
+    SEGMENT(30, "cs", SEG_CS),
+    SEGMENT(40, "ss", SEG_SS),
+    SEGMENT(50, "ds", SEG_DS),
+    SEGMENT(60, "fs", SEG_FS),
+    SEGMENT(70, "gs", SEG_GS),
+    SEGMENT(80, "ldtr", SEG_LDTR),
+    SEGMENT(90, "tr", SEG_TR),
     U(100, sysenter_cs),
     U(101, sysenter_esp),
     U(102, sysenter_eip),
@@ -62,22 +70,22 @@ static const struct state_field vcpu_fields[] = {
     ARRAY(115, mtrr_fixed),
     ARRAY(116, mtrr_base),
     ARRAY(117, mtrr_mask),
-    U(160, gpr[GPR_RAX]),
-    U(161, gpr[GPR_RCX]),
-    U(162, gpr[GPR_RDX]),
-    U(163, gpr[GPR_RBX]),
-    U(164, gpr[GPR_RSP]),
-    U(165, gpr[GPR_RBP]),
-    U(166, gpr[GPR_RSI]),
-    U(167, gpr[GPR_RDI]),
-    U(168, gpr[GPR_R8]),
-    U(169, gpr[GPR_R9]),
-    U(170, gpr[GPR_R10]),
-    U(171, gpr[GPR_R11]),
-    U(172, gpr[GPR_R12]),
-    U(173, gpr[GPR_R13]),
-    U(174, gpr[GPR_R14]),
-    U(175, gpr[GPR_R15]),
+    GPR(160, "rax", GPR_RAX),
+    GPR(161, "rcx", GPR_RCX),
+    GPR(162, "rdx", GPR_RDX),
+    GPR(163, "rbx", GPR_RBX),
+    GPR(164, "rsp", GPR_RSP),
+    GPR(165, "rbp", GPR_RBP),
+    GPR(166, "rsi", GPR_RSI),
+    GPR(167, "rdi", GPR_RDI),
+    GPR(168, "r8", GPR_R8),
+    GPR(169, "r9", GPR_R9),
+    GPR(170, "r10", GPR_R10),
+    GPR(171, "r11", GPR_R11),
+    GPR(172, "r12", GPR_R12),
+    GPR(173, "r13", GPR_R13),
+    GPR(174, "r14", GPR_R14),
+    GPR(175, "r15", GPR_R15),
     RANGE(120, activity, VCPU_OFF),
     RANGE(121, sti_shadow, 1),
     RANGE(122, mov_ss_shadow, 1),

@@ -93,9 +93,11 @@
 // slow ticks) and the longest delay of an acknowledgement 50 ms.
 #define TCP_TMR_INTERVAL  50
 #define LWIP_TCP_RTO_TIME 1000
-#define TCP_MAXRTX        8
-#define TCP_SYNMAXRTX     6
-#define TCP_MSL           5000
+// Short DHCP leases are renewed in time; lwIP counts leases in these units.
+#define DHCP_COARSE_TIMER_SECS 10
+#define TCP_MAXRTX             8
+#define TCP_SYNMAXRTX          6
+#define TCP_MSL                5000
 
 #define LWIP_STATS         1
 #define LWIP_STATS_LARGE   1

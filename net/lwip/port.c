@@ -17,10 +17,6 @@ u32_t sys_now(void)
 }
 
 // lwIP counts what it holds in lwip_stats.mem.used; beyond the limit its senders wait.
-void *lwip_port_malloc(size_t bytes);
-void *lwip_port_calloc(size_t count, size_t bytes);
-void lwip_port_free(void *p);
-
 void *lwip_port_malloc(size_t bytes)
 {
     if (lwip_stats.mem.used + bytes > NET_HEAP_LIMIT)

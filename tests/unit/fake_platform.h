@@ -231,7 +231,7 @@ static inline void pics_on(u16 unmasked)
         out8(i ? 0x21 : 0x20, words[i][0]);
         out8(i ? 0xa1 : 0xa0, words[i][1]);
     }
-    out8(0x21, (u8)~(unmasked | 4));
+    out8(0x21, (u8) ~(unmasked | 4));
     out8(0xa1, (u8)(~unmasked >> 8));
 }
 

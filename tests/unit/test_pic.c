@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The two 8259As: priorities, modes, edges and levels, polling, and their way to the CPU.
-// sources: arch/x86/platform/*.c kernel/guest/bus.c kernel/guest/device.c kernel/guest/state.c kernel/guest/gtimer.c
+// sources: arch/x86/platform/*.c kernel/guest/bus.c kernel/guest/device.c
+// sources: kernel/guest/state.c kernel/guest/gtimer.c
 #include "tests/unit/fake_platform.h"
 
 #define ALL 0xffff

@@ -276,6 +276,7 @@ static int pic_init(struct device *d)
     struct vpic *p = d->priv;
     p->platform = platform_of(d->guest);
     p->platform->pic = p;
+    pic_reset(d);
     int error = device_claim_ports(d, 0x20, 2, MASTER);
     if (!error)
         error = device_claim_ports(d, 0xa0, 2, SLAVE);

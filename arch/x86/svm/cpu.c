@@ -90,6 +90,9 @@ int svm_cpu_enable(void)
         wrmsr(MSR_VM_CR, vm_cr & ~VM_CR_SVMDIS);
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, hsave);
+    // Means nothing in long mode. Guests set it, and a CR4 that differs in how pages are read makes
+    // an emulated CPU flush once more at each entry and each exit.
+    write_cr4(read_cr4() | CR4_PSE);
     c->hsave_pa = hsave;
     c->host_pa = host;
     c->next_asid = svm_caps.asids; // the first one to be given out flushes all

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // One entry into the guest, from the last look at what is asked of the vCPU to the decoded exit.
+#include "arch/x86/features.h"
 #include "arch/x86/svm/svm.h"
 #include "kernel/lib.h"
 
@@ -57,6 +58,17 @@ static void tpr_store(struct svm_vcpu *sv)
         platform_set_cr8(sv->v, tpr);
 }
 
+// XSETBV exits, but not in QEMU before 8.1: what the guest has put into XCR0 would be lost at the next
+// thread switch.
+static void xcr0_store(struct vcpu *v)
+{
+    if (!host_features.xsave)
+        return;
+    u64 xcr0 = xgetbv(0);
+    if (unlikely(xcr0 != v->xcr0))
+        v->xcr0 = xcr0;
+}
+
 static void enter_once(struct svm_vcpu *sv, struct vm_exit *x)
 {
     struct vcpu *v = sv->v;
@@ -67,6 +79,7 @@ static void enter_once(struct svm_vcpu *sv, struct vm_exit *x)
     v->in_guest = false;
     irq_enable(); // what ended the guest's turn, if an interrupt did, is served here
     tpr_store(sv);
+    xcr0_store(v);
     svm_exit_decode(sv, x);
 }
 

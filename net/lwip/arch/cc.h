@@ -17,21 +17,31 @@
 #define LWIP_NO_LIMITS_H   1
 #define LWIP_NO_UNISTD_H   1
 #define LWIP_NO_CTYPE_H    1
-#define INT_MAX            0x7fffffff
-#define X8_F               "02x"
-#define U16_F              "u"
-#define S16_F              "d"
-#define X16_F              "x"
-#define U32_F              "u"
-#define S32_F              "d"
-#define X32_F              "x"
-#define SZT_F              "zu"
+#ifndef INT_MAX
+#define INT_MAX 0x7fffffff
+#endif
+#ifndef SSIZE_MAX // lwIP's own ssize_t would be an int
+#define SSIZE_MAX 0x7fffffffffffffffl
+typedef long ssize_t;
+#endif
+#define X8_F  "02x"
+#define U16_F "u"
+#define S16_F "d"
+#define X16_F "x"
+#define U32_F "u"
+#define S32_F "d"
+#define X32_F "x"
+#define SZT_F "zu"
 
 // A broken invariant inside lwIP. Packets reach it, so it must not stop the host: see port.c.
 void lwip_port_assert(const char *message, const char *file, int line);
 void lwip_port_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define LWIP_PLATFORM_ASSERT(message) lwip_port_assert(message, __FILE__, __LINE__)
 #define LWIP_PLATFORM_DIAG(args)      lwip_port_print args
+
+void *lwip_port_malloc(size_t bytes);
+void *lwip_port_calloc(size_t count, size_t bytes);
+void lwip_port_free(void *p);
 
 u32 lwip_port_random(void);
 #define LWIP_RAND() lwip_port_random()

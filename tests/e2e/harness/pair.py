@@ -167,10 +167,9 @@ class Group:
     def _host(self, name: str) -> Host:
         disk = self.folder / f"{name}.img"
         guests = self.guests.get(name, [])
-        files = {}
-        for guest in guests:
-            for path in (guest.kernel, *guest.modules):
-                files[path.name] = path
+        # Every host has every guest's files, so that a guest can be rebooted wherever it has moved.
+        files = {path.name: path for group in self.guests.values() for guest in group
+                 for path in (guest.kernel, *guest.modules)}
         text = self.texts.get(name) or host_cfg(name, self.names, guests, self.migrate)
         esp.build_skiff(disk, text, files, self.efi)
         kind = BochsMachine if self.machine == "bochs-intel" else QemuMachine
