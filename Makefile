@@ -91,7 +91,7 @@ $(B)/skiff.efi: $(B)/skiff.elf
 -include $(OBJS:.o=.d) $(LIB_OBJS:.o=.d)
 
 # Without the set-up's sources nothing can be built: say so before the compiler does.
-ifeq ($(wildcard $(LWIP_SRC) /usr/include/efi/efi.h),)
+ifneq ($(words $(wildcard $(LWIP_SRC) $(ZYDIS_SRC) $(INIH_SRC) /usr/include/efi/efi.h)),4)
 ifeq ($(filter setup clean help check test demo console soak bench fuzz unit format-check,$(MAKECMDGOALS)),)
 $(error Skiff's sources from Debian are not here yet: run "make setup" first)
 endif

@@ -6,11 +6,11 @@
 
 #include "kernel/types.h"
 
-#define CONFIG_MAX_GUESTS 32
-#define CONFIG_MAX_PEERS 64
+#define CONFIG_MAX_GUESTS  32
+#define CONFIG_MAX_PEERS   64
 #define CONFIG_MAX_MODULES 4
-#define CONFIG_NAME 32
-#define CONFIG_PATH 128
+#define CONFIG_NAME        32
+#define CONFIG_PATH        128
 
 enum dirty_mode { DIRTY_AUTO, DIRTY_PML, DIRTY_WP };
 

@@ -18,10 +18,10 @@ int memcmp(const void *a, const void *b, size_t n);
 // The image is built without the compiler's builtins; small fixed sizes must still become plain
 // loads and stores on the paths that count instructions.
 #if !__STDC_HOSTED__
-#define memcpy(d, s, n) __builtin_memcpy(d, s, n)
+#define memcpy(d, s, n)  __builtin_memcpy(d, s, n)
 #define memmove(d, s, n) __builtin_memmove(d, s, n)
-#define memset(d, c, n) __builtin_memset(d, c, n)
-#define memcmp(a, b, n) __builtin_memcmp(a, b, n)
+#define memset(d, c, n)  __builtin_memset(d, c, n)
+#define memcmp(a, b, n)  __builtin_memcmp(a, b, n)
 #endif
 
 size_t strlen(const char *s);
@@ -55,7 +55,8 @@ int parse_u64(const char *s, u64 *out);
 // CRC-32C (Castagnoli) over len bytes, continuing from crc (start with 0).
 u32 crc32c(u32 crc, const void *data, size_t len);
 
-// Ends the host: prints the message, registers' backtrace and halts or reboots (see arch/x86/panic).
+// Ends the host: prints the message, registers' backtrace and halts or reboots (see
+// arch/x86/panic).
 void panic(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 // For our own invariants only, never for what a guest, a peer or an operator sent.

@@ -8,8 +8,8 @@
 
 struct boot_info;
 
-#define MEM_MAX_ORDER 10 // 4 MiB blocks
-#define MEM_LARGE_ORDER 9 // 2 MiB, 2 MiB aligned
+#define MEM_MAX_ORDER   10 // 4 MiB blocks
+#define MEM_LARGE_ORDER 9  // 2 MiB, 2 MiB aligned
 
 // Takes over the conventional memory of the boot memory map. Memory above 4 GiB included. What boot
 // services used is left alone: the firmware's page tables and stack are in there.
@@ -43,7 +43,7 @@ void *kzalloc(size_t size);
 void kfree(void *p);
 
 struct mem_stats {
-    u64 total_bytes;     // managed by the page allocator
+    u64 total_bytes; // managed by the page allocator
     u64 free_bytes;
     u64 guest_bytes;     // guest RAM, accounted with mem_account_guest
     u64 heap_bytes;      // handed out by kmalloc

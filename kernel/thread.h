@@ -24,7 +24,8 @@ struct thread *thread_current(void);
 const char *thread_name(const struct thread *t);
 void thread_exit(void) __attribute__((noreturn));
 void thread_yield(void);
-// Yields only when another thread is runnable or the slice is used up; cheap enough for inner loops.
+// Yields only when another thread is runnable or the slice is used up; cheap enough for inner
+// loops.
 void thread_yield_if_needed(void);
 bool thread_need_resched(void); // something else wants this CPU (readable with interrupts off)
 void thread_sleep_ns(u64 ns);
@@ -96,7 +97,7 @@ struct thread_info {
     u32 cpu;
     u32 stack_used; // bytes, high-water mark
     u32 stack_size;
-    u64 breaches;   // debug builds: stretches over 1 ms without a yield
+    u64 breaches; // debug builds: stretches over 1 ms without a yield
 };
 // Fills the i-th living thread's info; false when there is none.
 bool thread_get_info(unsigned i, struct thread_info *out);

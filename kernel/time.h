@@ -12,7 +12,7 @@ extern u64 host_tsc_hz;
 // arch_timer_init calls it when it knows the rate.
 void time_init(u64 tsc_hz, u64 tsc_at_boot);
 
-u64 time_ns(void);        // nanoseconds since boot, never goes back
+u64 time_ns(void);          // nanoseconds since boot, never goes back
 u64 time_from_tsc(u64 tsc); // host TSC value -> time_ns scale
 u64 time_to_tsc(u64 ns);    // and back
 u64 tsc_to_ns(u64 ticks);   // durations

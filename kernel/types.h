@@ -18,23 +18,23 @@ typedef uint64_t u64;
 typedef int32_t s32;
 typedef int64_t s64;
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-#define ALIGN_UP(x, a) (((x) + ((a) - 1)) & ~((__typeof__(x))(a) - 1))
-#define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a) - 1))
-#define BIT(n) (1ull << (n))
+#define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define MIN(a, b)                       ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                       ((a) > (b) ? (a) : (b))
+#define ALIGN_UP(x, a)                  (((x) + ((a)-1)) & ~((__typeof__(x))(a)-1))
+#define ALIGN_DOWN(x, a)                ((x) & ~((__typeof__(x))(a)-1))
+#define BIT(n)                          (1ull << (n))
 
-#define KIB (1024ull)
-#define MIB (1024ull * KIB)
-#define GIB (1024ull * MIB)
-#define PAGE_SIZE 4096ull
-#define PAGE_SHIFT 12
+#define KIB             (1024ull)
+#define MIB             (1024ull * KIB)
+#define GIB             (1024ull * MIB)
+#define PAGE_SIZE       4096ull
+#define PAGE_SHIFT      12
 #define LARGE_PAGE_SIZE (2ull * MIB)
-#define NS_PER_SEC 1000000000ull
-#define NS_PER_MS 1000000ull
-#define NS_PER_US 1000ull
+#define NS_PER_SEC      1000000000ull
+#define NS_PER_MS       1000000ull
+#define NS_PER_US       1000ull
 
 // Errors are small negative ints; functions that can fail return 0 or one of these.
 enum {

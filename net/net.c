@@ -148,7 +148,7 @@ int net_start(const struct host_config *cfg)
         return r;
     log_info("net", "%s %02x:%02x:%02x:%02x:%02x:%02x", nic.ops->name, nic.mac[0], nic.mac[1],
              nic.mac[2], nic.mac[3], nic.mac[4], nic.mac[5]);
-    if (!thread_create("net", net_thread, (void *)cfg, THREAD_BIG_STACK)) {
+    if (!thread_create("net", net_thread, (void *)cfg, 0)) {
         nic.ops->stop(&nic);
         log_error("net", "no memory for the network thread");
         return E_NOMEM;

@@ -23,8 +23,9 @@ static struct nic *host_nic;
 static const struct host_config *config;
 static bool send_refused;
 static ip6_addr_t gateway6;
-static u8 multicast[MAX_MULTICAST][6]; // groups lwIP joined
-static u32 multicast_count;
+// Groups lwIP joined, and all nodes' (RFC 4291, 2.7.1), to which everybody belongs without joining.
+static u8 multicast[MAX_MULTICAST][6] = {{0x33, 0x33, 0, 0, 0, 1}};
+static u32 multicast_count = 1;
 
 void address_to_lwip(const struct ip_address *a, ip_addr_t *out)
 {
@@ -142,13 +143,16 @@ static err_t init(struct netif *netif)
     return ERR_OK;
 }
 
-static void log_address(const char *what, const ip_addr_t *a, u8 prefix)
+static void log_address(const ip_addr_t *a, u8 prefix, bool taken)
 {
     struct ip_address ours;
     char text[64];
     address_from_lwip(a, prefix, &ours);
     ip_format(&ours, text, sizeof(text));
-    log_info("net", "%s %s", what, text);
+    if (taken)
+        log_error("net", "another host already uses %s: not using it", text);
+    else
+        log_info("net", "address %s", text);
 }
 
 // lwIP calls this for every change; only what is new is told.
@@ -158,7 +162,7 @@ static void status_changed(struct netif *netif)
     static u8 shown_state[LWIP_IPV6_NUM_ADDRESSES];
     u32 now4 = netif_ip4_addr(netif)->addr;
     if (now4 != shown4 && now4)
-        log_address("address", &netif->ip_addr, mask_prefix(netif_ip4_netmask(netif)->addr));
+        log_address(&netif->ip_addr, mask_prefix(netif_ip4_netmask(netif)->addr), false);
     if (now4 != shown4 && !now4)
         log_warn("net", "the IPv4 address is gone: its DHCP lease ended");
     shown4 = now4;
@@ -167,10 +171,8 @@ static void status_changed(struct netif *netif)
         if (state == shown_state[i])
             continue;
         shown_state[i] = state;
-        if (ip6_addr_isduplicated(state))
-            log_address("another host already uses", &netif->ip6_addr[i], 0);
-        else if (ip6_addr_ispreferred(state))
-            log_address("address", &netif->ip6_addr[i], 64);
+        if (ip6_addr_isduplicated(state) || ip6_addr_ispreferred(state))
+            log_address(&netif->ip6_addr[i], 64, ip6_addr_isduplicated(state));
     }
 }
 

@@ -22,6 +22,7 @@ void lapic_nmi_others(void);
 void lapic_timer_oneshot(void);
 void lapic_timer_start(u32 count);
 u32 lapic_timer_left(void);
+bool lapic_timer_pending(void); // raised and not yet taken
 void lapic_timer_deadline_mode(void);
 
 void ioapic_init(void); // from the MADT, or the one at the well-known address

@@ -52,8 +52,7 @@ u64 guest_cr4_allowed(const struct guest *g)
 {
     u64 allowed = 0;
     for (size_t i = 0; i < ARRAY_SIZE(cr4_bits); i++)
-        if (!cr4_bits[i].leaf ||
-            shows(g, cr4_bits[i].leaf, cr4_bits[i].reg, cr4_bits[i].cpuid_bit))
+        if (!cr4_bits[i].leaf || shows(g, cr4_bits[i].leaf, cr4_bits[i].reg, cr4_bits[i].cpuid_bit))
             allowed |= BIT(cr4_bits[i].bit);
     return allowed;
 }
@@ -77,11 +76,11 @@ bool guest_efer_write_valid(u64 old, u64 value, u64 writable, u64 cr0)
 
 enum class { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
 
-static enum class class_of(u8 vector)
-{
-    if (vector == 0 || (vector >= 10 && vector <= 13))
-        return CONTRIBUTORY;
-    return vector == 14 ? PAGE_FAULT : vector == 8 ? DOUBLE_FAULT : BENIGN;
+static enum class class_of(u8 vector) {
+    if (vector == 0 || (vector >= 10 && vector <= 13)) return CONTRIBUTORY;
+    return vector == 14  ? PAGE_FAULT
+           : vector == 8 ? DOUBLE_FAULT
+                         : BENIGN;
 }
 
 enum exceptions_meet exceptions_meet(u8 first, u8 second)

@@ -11,7 +11,7 @@ enum {
     REG_TPR = 0x08,
     REG_EOI = 0x0b,
     REG_SPURIOUS = 0x0f,
-    REG_ERROR_STATUS = 0x28,
+    REG_IRR = 0x20, // eight of them
     REG_ICR = 0x30, // both halves in x2APIC mode
     REG_ICR_HIGH = 0x31,
     REG_LVT_TIMER = 0x32,
@@ -122,6 +122,11 @@ void lapic_timer_start(u32 count)
 u32 lapic_timer_left(void)
 {
     return reg_read(REG_TIMER_CURRENT);
+}
+
+bool lapic_timer_pending(void)
+{
+    return reg_read(REG_IRR + VECTOR_TIMER / 32) & BIT(VECTOR_TIMER % 32);
 }
 
 void lapic_timer_deadline_mode(void)

@@ -34,15 +34,15 @@ struct nested_paging {
     const struct np_format *format;
     struct guest *guest;
     void (*flush)(struct guest *g); // every CPU forgets what it cached of these tables; complete
-    u64 root;             // physical address of the level 4 table
-    struct spinlock lock; // changes of the tables below root
-    volatile u8 logging;  // enum np_logging; lock
+    u64 root;                       // physical address of the level 4 table
+    struct spinlock lock;           // changes of the tables below root
+    volatile u8 logging;            // enum np_logging; lock
 };
 
 // Returns 0 or E_NOMEM.
 int np_init(struct nested_paging *np, const struct np_format *format, struct guest *g,
             void (*flush)(struct guest *g));
-void np_fini(struct nested_paging *np); // no CPU uses the tables any more
+void np_fini(struct nested_paging *np);                       // no CPU uses the tables any more
 int np_map_large(struct nested_paging *np, u64 gpa, u64 hpa); // 2 MiB; 0 or E_NOMEM
 
 // Everything counts as unwritten from the return of the flush that the caller makes after it.

@@ -107,6 +107,31 @@ static void calibrate_lapic(u64 tsc_hz)
     lapic_per_tsc = ((u64)passed << 32) / span;
 }
 
+static void wait_until(u64 tsc)
+{
+    while (rdtsc() < tsc)
+        cpu_relax();
+}
+
+// Whether deadlines come when they are due. Emulated machines have got this wrong after a reset,
+// and a timer that is always early starves every other interrupt.
+static bool deadline_works(u64 tsc_hz)
+{
+    lapic_timer_deadline_mode();
+    u64 flags = irq_save();
+    u64 start = rdtsc(), ms = tsc_hz / 1000;
+    wrmsr(MSR_TSC_DEADLINE, start + 2 * ms);
+    wait_until(start + ms);
+    bool early = lapic_timer_pending();
+    // A machine that is itself scheduled may have held this CPU up: late proves nothing.
+    bool unfair = rdtsc() >= start + 2 * ms;
+    wait_until(start + 3 * ms);
+    bool came = lapic_timer_pending();
+    wrmsr(MSR_TSC_DEADLINE, 0);
+    irq_restore(flags);
+    return came && (!early || unfair);
+}
+
 void arch_timer_init(void)
 {
     u64 flags = irq_save();
@@ -121,10 +146,8 @@ void arch_timer_init(void)
         panic("neither an ACPI PM timer nor the PIT's channel 2 counts: no clock to go by");
     time_init(hz, arch_tsc_at_boot);
     irq_set_fixed(VECTOR_TIMER, timer_interrupt);
-    deadline_mode = host_features.tsc_deadline;
-    if (deadline_mode)
-        lapic_timer_deadline_mode();
-    else
+    deadline_mode = host_features.tsc_deadline && deadline_works(hz);
+    if (!deadline_mode)
         calibrate_lapic(hz);
     log_info("time", "TSC runs at %llu.%03llu MHz by the %s; timer interrupts by %s",
              (unsigned long long)(hz / 1000000), (unsigned long long)(hz / 1000 % 1000), source,

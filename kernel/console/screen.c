@@ -14,7 +14,7 @@ struct waitq screen_event;
 #define BYTE_NS      86806
 #define QUEUE_MAX_NS (500 * NS_PER_MS)
 #define QUEUE_LOW_NS (250 * NS_PER_MS)
-#define CHUNK        256u
+#define CHUNK        64u
 // How many lines are printed before others get the screen.
 #define BURST 16
 // How often guests that are followed and were not there yet are looked for.
@@ -53,6 +53,8 @@ void screen_write(const char *s, size_t n)
         sent_ns = MAX(sent_ns, now) + k * BYTE_NS;
         if (sent_ns - now > QUEUE_MAX_NS)
             thread_sleep_ns(sent_ns - now - QUEUE_LOW_NS);
+        else
+            thread_yield_if_needed();
     }
 }
 

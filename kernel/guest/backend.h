@@ -25,7 +25,8 @@ struct backend_ops {
 
     // Dirty logging (design rule 8). All from thread context.
     bool (*has_pml)(void);
-    int (*dirty_start)(struct guest *g, bool pml); // clear W at the top, flush; 0 or E_NOMEM/E_NOSUP
+    int (*dirty_start)(struct guest *g,
+                       bool pml); // clear W at the top, flush; 0 or E_NOMEM/E_NOSUP
     void (*dirty_rearm)(struct guest *g, u64 gpa); // page is clean again: clear D, or W
     void (*dirty_flush)(struct guest *g);          // shoot down on every CPU; complete on return
     void (*dirty_drain)(struct guest *g);          // empties every vCPU's PML buffer into the log
@@ -51,7 +52,8 @@ struct backend_ops {
     // Single registers for exit handlers.
     u64 (*get_rip)(struct vcpu *v);
     void (*set_rip)(struct vcpu *v, u64 rip);
-    void (*skip_insn)(struct vcpu *v, u32 len); // RIP += len, ends STI/MOV-SS shadows; handles #DB/TF
+    void (*skip_insn)(struct vcpu *v,
+                      u32 len); // RIP += len, ends STI/MOV-SS shadows; handles #DB/TF
     void (*get_seg)(struct vcpu *v, enum seg s, struct segment *out);
     void (*get_paging)(struct vcpu *v, u64 *cr0, u64 *cr3, u64 *cr4, u64 *efer, u64 *rflags);
     u64 (*get_rsp)(struct vcpu *v);

@@ -68,8 +68,8 @@ static int build_parts(struct guest *g, char *err, size_t size)
     if (backend->guest_create(g))
         return fail(E_NOMEM, err, size, g, "its page tables");
     if (guest_memory_create(g, g->config.memory_mib * MIB)) {
-        snprintf(err, size, "guest %s: %u MiB of memory are wanted, the host has less left", g->name,
-                 g->config.memory_mib);
+        snprintf(err, size, "guest %s: %u MiB of memory are wanted, the host has less left",
+                 g->name, g->config.memory_mib);
         return E_NOMEM;
     }
     make_clock_and_cpuid(g);

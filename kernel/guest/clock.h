@@ -10,12 +10,12 @@
 struct guest;
 
 struct guest_clock {
-    u64 tsc_hz;    // what the guest was told; constant for its life, travels with it
-    u64 scale;     // guest ticks per host tick, 16.48 fixed point
-    u64 offset;    // added after scaling (mod 2^64)
-    bool frozen;   // while paused: guest time stands still
-    u64 frozen_at; // guest TSC then
-    u64 floor;     // largest value ever given out by the hypervisor
+    u64 tsc_hz;            // what the guest was told; constant for its life, travels with it
+    u64 scale;             // guest ticks per host tick, 16.48 fixed point
+    u64 offset;            // added after scaling (mod 2^64)
+    bool frozen;           // while paused: guest time stands still
+    u64 frozen_at;         // guest TSC then
+    u64 floor;             // largest value ever given out by the hypervisor
     struct gtimer *timers; // armed, sorted by deadline
     struct spinlock lock;
 };
@@ -24,12 +24,12 @@ struct guest_clock {
 void guest_clock_init(struct guest *g, u64 tsc_hz);
 // Whether this host can run a guest that was told this rate: close enough, or scaled by hardware.
 bool guest_clock_rate_ok(u64 tsc_hz);
-u64 guest_clock_now(struct guest *g);                  // guest TSC ticks
-u64 guest_clock_ns(struct guest *g);                   // the same in ns since guest start
+u64 guest_clock_now(struct guest *g); // guest TSC ticks
+u64 guest_clock_ns(struct guest *g);  // the same in ns since guest start
 u64 guest_ticks_to_ns(const struct guest *g, u64 ticks);
 u64 guest_ns_to_ticks(const struct guest *g, u64 ns);
 // ticks * mul / div without overflow, for device rates (PIT 1193182 Hz, PM timer 3579545 Hz...).
-u64 guest_ticks_to_rate(const struct guest *g, u64 ticks, u64 hz); // ticks -> device counts
+u64 guest_ticks_to_rate(const struct guest *g, u64 ticks, u64 hz);  // ticks -> device counts
 u64 guest_rate_to_ticks(const struct guest *g, u64 counts, u64 hz); // rounds up
 void guest_clock_freeze(struct guest *g);
 // Continues from frozen_at + added ticks, as of now.

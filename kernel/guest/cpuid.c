@@ -7,25 +7,25 @@
 #include "kernel/guest/fixed.h"
 #include "kernel/lib.h"
 
-#define MAX_BASIC 0x16
-#define MAX_EXTENDED 0x80000008
+#define MAX_BASIC       0x16
+#define MAX_EXTENDED    0x80000008
 #define HYPERVISOR_LEAF 0x40000000
-#define SUB_MATTERS 1
+#define SUB_MATTERS     1
 
-#define XCR0_X87 BIT(0)
-#define XCR0_SSE BIT(1)
-#define XCR0_AVX BIT(2)
-#define XCR0_AVX512 (BIT(5) | BIT(6) | BIT(7))
-#define XCR0_PKRU BIT(9)
-#define XCR0_KNOWN (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512 | XCR0_PKRU)
+#define XCR0_X87         BIT(0)
+#define XCR0_SSE         BIT(1)
+#define XCR0_AVX         BIT(2)
+#define XCR0_AVX512      (BIT(5) | BIT(6) | BIT(7))
+#define XCR0_PKRU        BIT(9)
+#define XCR0_KNOWN       (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512 | XCR0_PKRU)
 #define XSAVE_HEADER_END 576 // legacy area and header (SDM 1 13.4)
-#define CR4_OSXSAVE BIT(18)
-#define CR4_PKE BIT(22)
+#define CR4_OSXSAVE      BIT(18)
+#define CR4_PKE          BIT(22)
 
 // The local APIC's clock in kHz, and the largest numerator that leaves kHz * EBX in the 32 bits
 // that Linux computes it in.
 #define CRYSTAL_KHZ (LAPIC_HZ / 1000)
-#define MAX_RATIO (0xffffffffull / CRYSTAL_KHZ)
+#define MAX_RATIO   (0xffffffffull / CRYSTAL_KHZ)
 
 struct build {
     struct guest *g;

@@ -16,21 +16,21 @@ struct device_ops {
     const char *name;
     const struct state_table *state; // describes *dev->priv
     u32 priv_size;
-    int (*init)(struct device *d);      // claims ports, MMIO, timers; 0 or error
+    int (*init)(struct device *d); // claims ports, MMIO, timers; 0 or error
     void (*fini)(struct device *d);
-    void (*reset)(struct device *d);    // power-on values (also at guest reset)
+    void (*reset)(struct device *d); // power-on values (also at guest reset)
     // region is the number given to device_claim_*; offset from its start; size 1, 2, 4 or 8.
     u64 (*read)(struct device *d, u32 region, u64 offset, u32 size);
     void (*write)(struct device *d, u32 region, u64 offset, u32 size, u64 value);
-    void (*pause)(struct device *d);    // guest stopped: stop touching it, bring timers into state
-    void (*resume)(struct device *d);   // guest about to run (also after a load): re-arm timers,
-                                        // restore interrupt lines
+    void (*pause)(struct device *d);  // guest stopped: stop touching it, bring timers into state
+    void (*resume)(struct device *d); // guest about to run (also after a load): re-arm timers,
+                                      // restore interrupt lines
 };
 
 struct device {
     const struct device_ops *ops;
     struct guest *guest;
-    void *priv;      // zeroed, priv_size bytes
+    void *priv; // zeroed, priv_size bytes
     u32 instance;
     struct mutex lock; // held by the framework around read, write, pause, resume, reset
     struct device *next;

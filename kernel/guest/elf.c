@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-// ELF kernels, 32 and 64 bits: segments into RAM, and the PVH note (System V ABI, chapters 4 and 5).
+// ELF kernels, 32 and 64 bits: segments into RAM, and the PVH note (System V ABI, chapters 4 and
+// 5).
 #include "kernel/guest/loader.h"
 #include "kernel/lib.h"
 
-#define ELFCLASS32 1
-#define ELFCLASS64 2
-#define EM_386 3
-#define EM_X86_64 62
-#define PT_LOAD 1
-#define PT_NOTE 4
+#define ELFCLASS32     1
+#define ELFCLASS64     2
+#define EM_386         3
+#define EM_X86_64      62
+#define PT_LOAD        1
+#define PT_NOTE        4
 #define NOTE_PVH_ENTRY 18 // XEN_ELFNOTE_PHYS32_ENTRY
 
 struct elf32_header {
@@ -106,9 +107,14 @@ static void get_segment(const struct elf *e, u32 i, struct elf64_segment *out)
         return;
     }
     memcpy(&s, at, sizeof(s));
-    *out = (struct elf64_segment){.type = s.type,     .flags = s.flags,   .offset = s.offset,
-                                  .vaddr = s.vaddr,   .paddr = s.paddr,   .filesz = s.filesz,
-                                  .memsz = s.memsz,   .align = s.align};
+    *out = (struct elf64_segment){.type = s.type,
+                                  .flags = s.flags,
+                                  .offset = s.offset,
+                                  .vaddr = s.vaddr,
+                                  .paddr = s.paddr,
+                                  .filesz = s.filesz,
+                                  .memsz = s.memsz,
+                                  .align = s.align};
 }
 
 int elf_load(struct load *l, u64 *entry)

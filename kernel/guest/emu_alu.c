@@ -77,14 +77,30 @@ bool emu_condition(unsigned cc, u64 f)
     bool less = !!(f & FLAG_SF) != !!(f & FLAG_OF);
     bool yes = false;
     switch (cc >> 1 & 7) {
-    case 0: yes = f & FLAG_OF; break;
-    case 1: yes = f & FLAG_CF; break;
-    case 2: yes = f & FLAG_ZF; break;
-    case 3: yes = f & (FLAG_CF | FLAG_ZF); break;
-    case 4: yes = f & FLAG_SF; break;
-    case 5: yes = f & FLAG_PF; break;
-    case 6: yes = less; break;
-    case 7: yes = less || (f & FLAG_ZF); break;
+    case 0:
+        yes = f & FLAG_OF;
+        break;
+    case 1:
+        yes = f & FLAG_CF;
+        break;
+    case 2:
+        yes = f & FLAG_ZF;
+        break;
+    case 3:
+        yes = f & (FLAG_CF | FLAG_ZF);
+        break;
+    case 4:
+        yes = f & FLAG_SF;
+        break;
+    case 5:
+        yes = f & FLAG_PF;
+        break;
+    case 6:
+        yes = less;
+        break;
+    case 7:
+        yes = less || (f & FLAG_ZF);
+        break;
     }
     return yes != (cc & 1);
 }

@@ -2,7 +2,6 @@
 // The single instructions that compilers and kernels use on device memory, one memory operand each.
 #include "kernel/guest/emu.h"
 
-
 static unsigned width(const struct emu *e)
 {
     return e->insn.operand_width;
@@ -162,8 +161,8 @@ static enum emu_result increment(struct emu *e, u64 linear)
 
 static enum emu_result mov_offset(struct emu *e)
 {
-    u64 value, linear = emu_linear(e, SEG_DS, (u64)e->insn.raw.disp.value &
-                                                  emu_mask(e->insn.address_width));
+    u64 value, linear = emu_linear(e, SEG_DS,
+                                   (u64)e->insn.raw.disp.value & emu_mask(e->insn.address_width));
     if (e->insn.opcode >= 0xa2)
         return emu_store(e, linear, width(e), emu_reg(e, GPR_RAX, width(e)));
     enum emu_result r = emu_load(e, linear, width(e), &value);

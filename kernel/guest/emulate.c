@@ -7,15 +7,15 @@
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 
-#define CR0_PE BIT(0)
-#define EFER_LMA BIT(10)
-#define RFLAGS_VM BIT(17)
-#define ATTR_L BIT(9)
-#define ATTR_DB BIT(10)
+#define CR0_PE         BIT(0)
+#define EFER_LMA       BIT(10)
+#define RFLAGS_VM      BIT(17)
+#define ATTR_L         BIT(9)
+#define ATTR_DB        BIT(10)
 #define ATTR_DPL(attr) ((attr) >> 5 & 3)
-#define MAX_INSN 15
-#define VECTOR_GP 13
-#define VECTOR_PF 14
+#define MAX_INSN       15
+#define VECTOR_GP      13
+#define VECTOR_PF      14
 
 static enum emu_result general_protection(struct emu *e)
 {
@@ -34,8 +34,8 @@ static enum emu_result translate(struct emu *e, u64 linear, enum access a, u64 *
         return general_protection(e); // not canonical
     if (!guest_walk(e->v->guest, &e->paging, linear, a, gpa, &error))
         return EMU_DONE;
-    e->fault = (struct emu_fault){.vector = VECTOR_PF, .has_error = true, .error = error,
-                                  .cr2 = linear};
+    e->fault =
+        (struct emu_fault){.vector = VECTOR_PF, .has_error = true, .error = error, .cr2 = linear};
     return EMU_FAULT;
 }
 
@@ -44,7 +44,8 @@ static u64 wrap(const struct emu *e, u64 linear)
     return e->long64 ? linear : (u32)linear;
 }
 
-static enum emu_result access_page(struct emu *e, u64 linear, unsigned bytes, bool write, u64 *value)
+static enum emu_result access_page(struct emu *e, u64 linear, unsigned bytes, bool write,
+                                   u64 *value)
 {
     u64 gpa;
     struct guest *g = e->v->guest;
@@ -63,7 +64,8 @@ static enum emu_result access_page(struct emu *e, u64 linear, unsigned bytes, bo
 }
 
 // Over a page boundary: byte by byte, after both pages were found accessible.
-static enum emu_result access_split(struct emu *e, u64 linear, unsigned bytes, bool write, u64 *value)
+static enum emu_result access_split(struct emu *e, u64 linear, unsigned bytes, bool write,
+                                    u64 *value)
 {
     u64 gpa, byte, sum = 0;
     enum access a = write ? ACCESS_WRITE : ACCESS_READ;
@@ -80,7 +82,8 @@ static enum emu_result access_split(struct emu *e, u64 linear, unsigned bytes, b
     return r;
 }
 
-static enum emu_result access_memory(struct emu *e, u64 linear, unsigned bits, bool write, u64 *value)
+static enum emu_result access_memory(struct emu *e, u64 linear, unsigned bits, bool write,
+                                     u64 *value)
 {
     unsigned bytes = bits / 8;
     linear = wrap(e, linear);
@@ -152,7 +155,8 @@ u64 emu_immediate(const struct emu *e, unsigned bits)
 
 static u64 address_16(struct emu *e)
 {
-    static const u8 base[8] = {GPR_RBX, GPR_RBX, GPR_RBP, GPR_RBP, GPR_RSI, GPR_RDI, GPR_RBP, GPR_RBX};
+    static const u8 base[8] = {GPR_RBX, GPR_RBX, GPR_RBP, GPR_RBP,
+                               GPR_RSI, GPR_RDI, GPR_RBP, GPR_RBX};
     static const u8 index[4] = {GPR_RSI, GPR_RDI, GPR_RSI, GPR_RDI};
     u8 rm = e->insn.raw.modrm.rm & 7;
     u64 sum = (u64)e->insn.raw.disp.value;
@@ -233,14 +237,28 @@ static void find_prefixes(struct emu *e)
     e->rep = 0;
     for (u8 i = 0; i < e->insn.raw.prefix_count; i++) {
         switch (e->insn.raw.prefixes[i].value) {
-        case 0x26: e->segment = SEG_ES; break;
-        case 0x2e: e->segment = SEG_CS; break;
-        case 0x36: e->segment = SEG_SS; break;
-        case 0x3e: e->segment = SEG_DS; break;
-        case 0x64: e->segment = SEG_FS; break;
-        case 0x65: e->segment = SEG_GS; break;
+        case 0x26:
+            e->segment = SEG_ES;
+            break;
+        case 0x2e:
+            e->segment = SEG_CS;
+            break;
+        case 0x36:
+            e->segment = SEG_SS;
+            break;
+        case 0x3e:
+            e->segment = SEG_DS;
+            break;
+        case 0x64:
+            e->segment = SEG_FS;
+            break;
+        case 0x65:
+            e->segment = SEG_GS;
+            break;
         case 0xf2:
-        case 0xf3: e->rep = e->insn.raw.prefixes[i].value; break;
+        case 0xf3:
+            e->rep = e->insn.raw.prefixes[i].value;
+            break;
         }
     }
     // In 64-bit mode the first four are ignored (SDM 1 3.3.7.1).
@@ -350,7 +368,8 @@ static int give_up(const struct emu *e, char *why, size_t size)
     unsigned n = e->insn.length ? e->insn.length : MAX_INSN;
     for (unsigned i = 0; i < n; i++)
         snprintf(hex + 3 * i, sizeof(hex) - 3 * i, "%02x ", e->bytes[i]);
-    snprintf(why, size, "the instruction %s is not emulated (it touched device memory or ports)", hex);
+    snprintf(why, size, "the instruction %s is not emulated (it touched device memory or ports)",
+             hex);
     return E_NOSUP;
 }
 

@@ -6,27 +6,27 @@
 #include "kernel/types.h"
 
 enum exit_kind {
-    EXIT_INTERRUPT,   // a host interrupt (already dispatched) or the end of the slice; nothing to do
-    EXIT_TIMER,       // the deadline given to run() was reached
-    EXIT_IRQ_WINDOW,  // the guest can take an interrupt now
+    EXIT_INTERRUPT,  // a host interrupt (already dispatched) or the end of the slice; nothing to do
+    EXIT_TIMER,      // the deadline given to run() was reached
+    EXIT_IRQ_WINDOW, // the guest can take an interrupt now
     EXIT_NMI_WINDOW,
     EXIT_IO,
-    EXIT_MMIO,        // access to a guest-physical address without memory behind it
+    EXIT_MMIO, // access to a guest-physical address without memory behind it
     EXIT_CPUID,
     EXIT_RDMSR,
     EXIT_WRMSR,
-    EXIT_CR8,         // MOV to/from CR8: cr8.gpr, cr8.write
+    EXIT_CR8, // MOV to/from CR8: cr8.gpr, cr8.write
     EXIT_XSETBV,
     EXIT_HLT,
     EXIT_PAUSE,
-    EXIT_INVD,        // INVD/WBINVD: nothing but advance
-    EXIT_HYPERCALL,   // VMCALL/VMMCALL
-    EXIT_UNDEFINED,   // an instruction this guest may not have: inject #UD
-    EXIT_GP,          // inject #GP(0)
+    EXIT_INVD,      // INVD/WBINVD: nothing but advance
+    EXIT_HYPERCALL, // VMCALL/VMMCALL
+    EXIT_UNDEFINED, // an instruction this guest may not have: inject #UD
+    EXIT_GP,        // inject #GP(0)
     EXIT_TRIPLE_FAULT,
-    EXIT_RETRY,       // the backend handled it; look for work, then enter again
-    EXIT_NOMEM,       // no memory for an EPT/NPT table
-    EXIT_FATAL,       // bad VM entry or an exit nobody knows: ends the guest; see fatal
+    EXIT_RETRY, // the backend handled it; look for work, then enter again
+    EXIT_NOMEM, // no memory for an EPT/NPT table
+    EXIT_FATAL, // bad VM entry or an exit nobody knows: ends the guest; see fatal
     EXIT_KINDS,
 };
 

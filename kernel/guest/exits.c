@@ -7,8 +7,8 @@
 #include "kernel/lib.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
-#define VECTOR_UD 6
-#define VECTOR_GP 13
+#define VECTOR_UD   6
+#define VECTOR_GP   13
 
 // Returns false when the guest cannot go on; it has been ended with a reason then.
 typedef bool (*exit_handler)(struct vcpu *v, const struct vm_exit *x);
@@ -238,8 +238,8 @@ static bool on_nomem(struct vcpu *v, const struct vm_exit *x)
 static bool on_fatal(struct vcpu *v, const struct vm_exit *x)
 {
     guest_crash(v->guest, "%s (code 0x%llx, information 0x%llx 0x%llx) on vCPU %u at RIP 0x%llx",
-                x->fatal.text, (unsigned long long)x->fatal.code,
-                (unsigned long long)x->fatal.info, (unsigned long long)x->fatal.info2, v->index,
+                x->fatal.text, (unsigned long long)x->fatal.code, (unsigned long long)x->fatal.info,
+                (unsigned long long)x->fatal.info2, v->index,
                 (unsigned long long)backend->get_rip(v));
     return false;
 }

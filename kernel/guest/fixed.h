@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// a * b / c through 128 bits, without the division routine of libgcc, which the image does not link.
+// a * b / c through 128 bits, without the division routine of libgcc, which the image does not
+// link.
 #ifndef SKIFF_GUEST_FIXED_H
 #define SKIFF_GUEST_FIXED_H
 

@@ -12,9 +12,8 @@ static struct guest *guests; // guests_lock; in the order they were added
 const char *guest_state_name(enum guest_state s)
 {
     static const char *const names[] = {
-        [GUEST_OFF] = "off",           [GUEST_RUNNING] = "running",
-        [GUEST_PAUSED] = "paused",     [GUEST_CRASHED] = "crashed",
-        [GUEST_INCOMING] = "incoming", [GUEST_FROZEN] = "frozen",
+        [GUEST_OFF] = "off",           [GUEST_RUNNING] = "running",   [GUEST_PAUSED] = "paused",
+        [GUEST_CRASHED] = "crashed",   [GUEST_INCOMING] = "incoming", [GUEST_FROZEN] = "frozen",
         [GUEST_IN_DOUBT] = "in doubt", [GUEST_MOVED] = "moved",
     };
     return (size_t)s < ARRAY_SIZE(names) ? names[s] : "unknown";

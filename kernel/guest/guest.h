@@ -17,13 +17,14 @@
 
 // What the host believes about a configured or received guest.
 enum guest_state {
-    GUEST_OFF,      // configured, not running, no memory held
+    GUEST_OFF, // configured, not running, no memory held
     GUEST_RUNNING,
     GUEST_PAUSED,   // by the operator
     GUEST_CRASHED,  // ended by a fault; why in guest->why
     GUEST_INCOMING, // being received
     GUEST_FROZEN,   // stopped by a move, before COMMIT was sent
-    GUEST_IN_DOUBT, // COMMIT sent and not answered, or READY and not committed: see design rule 16/17
+    GUEST_IN_DOUBT, // COMMIT sent and not answered, or READY and not committed: see design rule
+                    // 16/17
     GUEST_MOVED,    // runs on another host now (guest->why names it)
 };
 const char *guest_state_name(enum guest_state s);
@@ -39,47 +40,47 @@ struct vcpu {
     u32 index;
     u64 gpr[GPR_COUNT]; // live while not in the guest; [GPR_RSP] unused (backend.get_rsp)
     void *backend;
-    void *xsave;        // area of the vCPU's thread (loaded across exits)
+    void *xsave; // area of the vCPU's thread (loaded across exits)
     u64 xcr0, xss;
     volatile bool kick; // leave the guest and look for work
     volatile bool in_guest;
-    volatile u32 cpu;   // host CPU it is loaded on
+    volatile u32 cpu; // host CPU it is loaded on
     struct thread *thread;
-    struct waitq wait;  // HLT, pause
+    struct waitq wait;    // HLT, pause
     volatile bool parked; // the thread stands in the pause gate
-    u8 activity;        // enum vcpu_activity
+    u8 activity;          // enum vcpu_activity
     bool nmi_pending;
     u8 sipi_vector;
-    void *lapic;        // arch/x86/platform/lapic.c
+    void *lapic; // arch/x86/platform/lapic.c
     // Software-modelled MSRs (kernel/guest/msr.c)
     u64 misc_enable, tsc_adjust, mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     u64 exits[EXIT_KINDS];
     u64 exit_total;
     // The vCPU thread's own (kernel/guest/vcpu.c)
-    u64 deadline_tsc;              // host TSC of the guest's next timer
-    bool irq_window, nmi_window;   // asked of the backend
-    volatile bool exited;          // the thread is gone
+    u64 deadline_tsc;            // host TSC of the guest's next timer
+    bool irq_window, nmi_window; // asked of the backend
+    volatile bool exited;        // the thread is gone
 };
 
 struct guest {
     struct guest_config config;
     char name[CONFIG_NAME];
     u8 uuid[16];
-    u64 epoch;          // grows by one at every hand-over
-    u64 boot_count;     // resets and starts
-    volatile u8 state;  // enum guest_state
-    char why[200];      // reason of CRASHED, IN_DOUBT, MOVED
+    u64 epoch;         // grows by one at every hand-over
+    u64 boot_count;    // resets and starts
+    volatile u8 state; // enum guest_state
+    char why[200];     // reason of CRASHED, IN_DOUBT, MOVED
     struct guest_memory memory;
     struct dirty_log *dirty;
     struct guest_clock clock;
     struct vcpu *vcpu[GUEST_MAX_VCPUS];
     u32 vcpu_count;
     struct device *devices;
-    void *bus;          // kernel/guest/bus.c
-    void *platform;     // arch/x86/platform/platform.c
+    void *bus;      // kernel/guest/bus.c
+    void *platform; // arch/x86/platform/platform.c
     // Where the serial console's output goes; set with guest_console_attach, kept over restarts.
     void (*console_sink)(struct guest *g, const char *s, size_t n);
-    void *backend;      // EPT root and friends
+    void *backend; // EPT root and friends
     struct cpuid_entry cpuid[GUEST_MAX_CPUID];
     u32 cpuid_count;
     volatile u32 pause_count; // > 0: vCPUs must park
@@ -88,15 +89,16 @@ struct guest {
     volatile bool stopping;   // teardown: vCPU threads end
     volatile bool worker;     // a thread is on its way to reset it or switch it off
     bool autostart_pending;   // not started yet: peers are asked until they allow it
-    u8 cpuid_first[2][32];    // first entry of leaf n and 0x80000000+n, plus one (kernel/guest/cpuid.c)
-    u32 msr_logged[16];       // MSR indices already reported
+    u8 cpuid_first[2]
+                  [32]; // first entry of leaf n and 0x80000000+n, plus one (kernel/guest/cpuid.c)
+    u32 msr_logged[16]; // MSR indices already reported
     u32 msr_logged_count;
     volatile bool reset_wanted, poweroff_wanted;
     char crash[160];
-    struct mutex lock;  // life-cycle changes: start, destroy, move
-    void *job;          // the move it is part of (kernel/migrate)
+    struct mutex lock; // life-cycle changes: start, destroy, move
+    void *job;         // the move it is part of (kernel/migrate)
     u64 started_ns;
-    bool from_config;   // in host.cfg of this host (else received)
+    bool from_config; // in host.cfg of this host (else received)
     struct guest *next;
 };
 
@@ -116,12 +118,12 @@ void guest_remove(struct guest *g);
 // Life cycle. All return 0 or an error with one sentence in err. Thread context.
 // start asks the peers first (design rule 17) and leaves the guest IN_DOUBT where they do not allow
 // it; guest_start_unasked is for the operator's word (resolve) and after the peers were asked.
-int guest_start(struct guest *g, char *err, size_t size);    // OFF, CRASHED or MOVED -> RUNNING
+int guest_start(struct guest *g, char *err, size_t size); // OFF, CRASHED or MOVED -> RUNNING
 int guest_start_unasked(struct guest *g, char *err, size_t size); // also IN_DOUBT without memory
-int guest_shutdown(struct guest *g, char *err, size_t size); // ACPI power button
-int guest_destroy(struct guest *g, char *err, size_t size);  // hard off, memory freed
-int guest_reboot(struct guest *g, char *err, size_t size);   // hard reset
-int guest_pause(struct guest *g, char *err, size_t size);    // operator: guest time freezes
+int guest_shutdown(struct guest *g, char *err, size_t size);      // ACPI power button
+int guest_destroy(struct guest *g, char *err, size_t size);       // hard off, memory freed
+int guest_reboot(struct guest *g, char *err, size_t size);        // hard reset
+int guest_pause(struct guest *g, char *err, size_t size);         // operator: guest time freezes
 int guest_resume(struct guest *g, char *err, size_t size);
 
 // For moves. build: memory, vCPUs and devices as configured, nothing loaded, vCPU threads parked.
@@ -139,7 +141,7 @@ int vcpu_load_state(struct vcpu *v, const struct vcpu_state *s);
 // Ends the guest with a reason; from its own vCPU thread or anywhere.
 void guest_crash(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-void vcpu_kick(struct vcpu *v);  // leave guest mode or HLT and look for work; any context
+void vcpu_kick(struct vcpu *v); // leave guest mode or HLT and look for work; any context
 void guest_kick(struct guest *g);
 
 // The guest's serial console (16550 of arch/x86/platform/uart.c).
@@ -160,12 +162,12 @@ int platform_create(struct guest *g);
 void platform_destroy(struct guest *g);
 int platform_write_acpi(struct guest *g, u64 *rsdp_gpa);
 void platform_power_button(struct guest *g);
-int platform_vcpu_init(struct vcpu *v);   // local APIC
+int platform_vcpu_init(struct vcpu *v); // local APIC
 void platform_vcpu_fini(struct vcpu *v);
 void platform_vcpu_reset(struct vcpu *v);
 // Interrupts for the entry path: highest deliverable vector or -1; PIC's ExtINT included.
 int platform_irq_peek(struct vcpu *v);
-int platform_irq_ack(struct vcpu *v); // takes it (IRR -> ISR); returns the vector
+int platform_irq_ack(struct vcpu *v);      // takes it (IRR -> ISR); returns the vector
 bool platform_irq_pending(struct vcpu *v); // anything that should end HLT
 // Local APIC registers as MSRs: IA32_APIC_BASE, TSC_DEADLINE, x2APIC 0x800..0x8ff. 0, E_NOENT,
 // or E_INVAL for #GP.

@@ -103,8 +103,8 @@ int guest_start_unasked(struct guest *g, char *err, size_t size)
     mutex_lock(&g->lock);
     int error = refuse_while_moving(g, "start", err, size);
     if (!error)
-        error = may_start(g, true) ? start_locked(g, err, size)
-                                   : wrong_state(g, "start", err, size);
+        error =
+            may_start(g, true) ? start_locked(g, err, size) : wrong_state(g, "start", err, size);
     mutex_unlock(&g->lock);
     return error;
 }
@@ -123,8 +123,9 @@ int guest_start(struct guest *g, char *err, size_t size)
         set_state(g, GUEST_IN_DOUBT);
     }
     mutex_unlock(&g->lock);
-    return refuse(E_BUSY, err, size, "guest %s is not started: %s; \"resolve %s keep\" starts it anyway",
-                  g->name, why, g->name);
+    return refuse(E_BUSY, err, size,
+                  "guest %s is not started: %s; \"resolve %s keep\" starts it anyway", g->name, why,
+                  g->name);
 }
 
 int guest_shutdown(struct guest *g, char *err, size_t size)

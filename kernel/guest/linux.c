@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: MIT
-// Linux bzImages, by the 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst, zero-page.rst).
+// Linux bzImages, by the 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst,
+// zero-page.rst).
 #include "kernel/guest/loader.h"
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 
-#define SETUP_HEADER 0x1f1
-#define BOOT_FLAG 0xaa55
-#define HEADER_MAGIC 0x53726448 // "HdrS"
-#define PROTOCOL_WANTED 0x20c
-#define XLF_KERNEL_64 BIT(0)
-#define LOADED_HIGH BIT(0)
+#define SETUP_HEADER     0x1f1
+#define BOOT_FLAG        0xaa55
+#define HEADER_MAGIC     0x53726448 // "HdrS"
+#define PROTOCOL_WANTED  0x20c
+#define XLF_KERNEL_64    BIT(0)
+#define LOADED_HIGH      BIT(0)
 #define LOADER_UNDEFINED 0xff
-#define ENTRY_64 0x200 // behind the start of the protected-mode part
-#define E820_MAX 128
-#define PTE_TABLE 0x3       // present, writable
-#define PTE_LARGE 0x83      // and a 2 MiB page
-#define IDENTITY_GIB 4
+#define ENTRY_64         0x200 // behind the start of the protected-mode part
+#define E820_MAX         128
+#define PTE_TABLE        0x3  // present, writable
+#define PTE_LARGE        0x83 // and a 2 MiB page
+#define IDENTITY_GIB     4
 
 struct setup_header {
     u8 setup_sects;

@@ -9,12 +9,12 @@
 
 // Selectors 0x10 to 0x20, as Linux' 64-bit boot protocol asks for its __BOOT_CS and __BOOT_DS; the
 // 32-bit protocols get 32-bit code in the same place.
-#define GDT_ENTRIES 6
+#define GDT_ENTRIES       6
 #define DESCRIPTOR_CODE64 0x00af9b000000ffffull
 #define DESCRIPTOR_CODE32 0x00cf9b000000ffffull
-#define DESCRIPTOR_DATA 0x00cf93000000ffffull
-#define DESCRIPTOR_TSS 0x00008b0000000067ull
-#define EFER_LMA BIT(10)
+#define DESCRIPTOR_DATA   0x00cf93000000ffffull
+#define DESCRIPTOR_TSS    0x00008b0000000067ull
+#define EFER_LMA          BIT(10)
 
 int load_fail(struct load *l, const char *fmt, ...)
 {
@@ -46,8 +46,9 @@ int load_check_place(struct load *l, u64 gpa, u64 bytes)
     u64 low = l->g->memory.region[0].bytes;
     unsigned long long from = gpa, to = gpa + bytes;
     if (gpa + bytes < gpa || gpa + bytes > low)
-        return load_fail(l, "it wants memory from 0x%llx to 0x%llx, the guest has up to 0x%llx; "
-                            "raise memory",
+        return load_fail(l,
+                         "it wants memory from 0x%llx to 0x%llx, the guest has up to 0x%llx; "
+                         "raise memory",
                          from, to, (unsigned long long)low);
     bool over_tables = gpa < BOOT_END && gpa + bytes > BOOT_GDT;
     bool over_bios = gpa < HIGH_MEMORY && gpa + bytes > LOW_RAM_END;
@@ -89,8 +90,9 @@ int load_place_modules(struct load *l, u64 limit)
     for (u32 i = l->module_count; i-- > 0;) {
         struct module *m = &l->modules[i];
         if (top < bottom || m->bytes > top - bottom)
-            return load_fail(l, "module %s has %llu bytes, %llu are free behind the kernel; raise "
-                                "memory",
+            return load_fail(l,
+                             "module %s has %llu bytes, %llu are free behind the kernel; raise "
+                             "memory",
                              l->g->config.modules[i], (unsigned long long)m->bytes,
                              (unsigned long long)(top > bottom ? top - bottom : 0));
         top = ALIGN_DOWN(top - m->bytes, PAGE_SIZE);

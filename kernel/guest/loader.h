@@ -6,15 +6,15 @@
 #include "kernel/guest/guest.h"
 
 // Guest-physical places of what the loaders make; kernels may not be loaded over them.
-#define BOOT_GDT       0x1000ull
-#define BOOT_PARAMS    0x2000ull // also hvm_start_info and the Multiboot information
-#define BOOT_CMDLINE   0x3000ull // and what else has text
-#define BOOT_MODULES   0x5000ull // lists of modules, memory map
-#define BOOT_PAGES     0x6000ull // 1 PML4, 1 PDPT, 4 page directories
-#define BOOT_END       0xc000ull
-#define LOW_RAM_END    0x9fc00ull // conventional memory, the EBDA behind it
-#define BIOS_AREA      0xa0000ull // video memory, option ROMs, ACPI tables: not for kernels
-#define HIGH_MEMORY    0x100000ull
+#define BOOT_GDT     0x1000ull
+#define BOOT_PARAMS  0x2000ull // also hvm_start_info and the Multiboot information
+#define BOOT_CMDLINE 0x3000ull // and what else has text
+#define BOOT_MODULES 0x5000ull // lists of modules, memory map
+#define BOOT_PAGES   0x6000ull // 1 PML4, 1 PDPT, 4 page directories
+#define BOOT_END     0xc000ull
+#define LOW_RAM_END  0x9fc00ull // conventional memory, the EBDA behind it
+#define BIOS_AREA    0xa0000ull // video memory, option ROMs, ACPI tables: not for kernels
+#define HIGH_MEMORY  0x100000ull
 
 enum range_type { RANGE_RAM = 1, RANGE_RESERVED = 2 }; // numbers of E820, PVH and Multiboot alike
 
@@ -37,8 +37,8 @@ struct load {
     u64 size;
     struct module modules[CONFIG_MAX_MODULES];
     u32 module_count;
-    u64 kernel_end;  // first address behind the kernel: modules stay above
-    u64 rsdp;        // ACPI tables
+    u64 kernel_end; // first address behind the kernel: modules stay above
+    u64 rsdp;       // ACPI tables
     char *err;
     size_t err_size;
 };

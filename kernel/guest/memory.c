@@ -9,7 +9,7 @@
 #include "kernel/mem.h"
 
 #define HIGH_RAM_BASE (4 * GIB)
-#define CLEAR_STEP (256 * KIB) // between two looks at whether others want the CPU
+#define CLEAR_STEP    (256 * KIB) // between two looks at whether others want the CPU
 
 static const struct guest_region *find_region(const struct guest *g, u64 gpa)
 {
@@ -21,7 +21,8 @@ static const struct guest_region *find_region(const struct guest *g, u64 gpa)
     return NULL;
 }
 
-// The region that holds all of [gpa, gpa+bytes); regions never touch, so one holds all or none does.
+// The region that holds all of [gpa, gpa+bytes); regions never touch, so one holds all or none
+// does.
 static const struct guest_region *find_range(const struct guest *g, u64 gpa, u64 bytes)
 {
     const struct guest_region *r = find_region(g, gpa);

@@ -46,8 +46,8 @@ void guest_release(struct guest *g, u64 gpa, u64 bytes, bool written);
 // Backends: PML or write-protection (enum dirty_mode of kernel/config.h).
 struct dirty_log;
 
-u64 guest_page_count(const struct guest *g);           // 4 KiB pages of RAM
-u64 guest_page_index(const struct guest *g, u64 gpa);  // ~0 when not RAM
+u64 guest_page_count(const struct guest *g);          // 4 KiB pages of RAM
+u64 guest_page_index(const struct guest *g, u64 gpa); // ~0 when not RAM
 u64 guest_page_gpa(const struct guest *g, u64 index);
 
 // Starts logging: everything counts as clean from the moment it returns. 0, E_NOMEM, E_BUSY.

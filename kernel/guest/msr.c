@@ -8,38 +8,38 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 
-#define MSR_TSC 0x10
-#define MSR_PLATFORM_ID 0x17
-#define MSR_APIC_BASE 0x1b
+#define MSR_TSC            0x10
+#define MSR_PLATFORM_ID    0x17
+#define MSR_APIC_BASE      0x1b
 #define MSR_EBL_CR_POWERON 0x2a
-#define MSR_TSC_ADJUST 0x3b
-#define MSR_PRED_CMD 0x49
+#define MSR_TSC_ADJUST     0x3b
+#define MSR_PRED_CMD       0x49
 #define MSR_BIOS_UPDT_TRIG 0x79
-#define MSR_BIOS_SIGN_ID 0x8b
-#define MSR_MTRRCAP 0xfe
-#define MSR_MCG_CAP 0x179
-#define MSR_MCG_STATUS 0x17a
-#define MSR_MISC_ENABLE 0x1a0
-#define MSR_DEBUGCTL 0x1d9
-#define MSR_MTRR_FIRST 0x200
-#define MSR_MTRR_LAST 0x26f
-#define MSR_MTRR_DEF_TYPE 0x2ff
-#define MSR_TSC_DEADLINE 0x6e0
-#define MSR_X2APIC_FIRST 0x800
-#define MSR_X2APIC_LAST 0x8ff
-#define MSR_EFER 0xc0000080
+#define MSR_BIOS_SIGN_ID   0x8b
+#define MSR_MTRRCAP        0xfe
+#define MSR_MCG_CAP        0x179
+#define MSR_MCG_STATUS     0x17a
+#define MSR_MISC_ENABLE    0x1a0
+#define MSR_DEBUGCTL       0x1d9
+#define MSR_MTRR_FIRST     0x200
+#define MSR_MTRR_LAST      0x26f
+#define MSR_MTRR_DEF_TYPE  0x2ff
+#define MSR_TSC_DEADLINE   0x6e0
+#define MSR_X2APIC_FIRST   0x800
+#define MSR_X2APIC_LAST    0x8ff
+#define MSR_EFER           0xc0000080
 
-#define MISC_FAST_STRINGS BIT(0)
-#define MISC_NO_BTS BIT(11)
-#define MISC_NO_PEBS BIT(12)
-#define DEBUGCTL_LBR BIT(0) // accepted and dropped: its records are not here
-#define DEBUGCTL_BTF BIT(1)
-#define MICROCODE_REVISION (1ull << 32)    // SDM 3A 9.11.7.1: in the upper half
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
-#define CR0_PG BIT(31)
+#define MISC_FAST_STRINGS  BIT(0)
+#define MISC_NO_BTS        BIT(11)
+#define MISC_NO_PEBS       BIT(12)
+#define DEBUGCTL_LBR       BIT(0) // accepted and dropped: its records are not here
+#define DEBUGCTL_BTF       BIT(1)
+#define MICROCODE_REVISION (1ull << 32) // SDM 3A 9.11.7.1: in the upper half
+#define EFER_SCE           BIT(0)
+#define EFER_LME           BIT(8)
+#define EFER_LMA           BIT(10)
+#define EFER_NXE           BIT(11)
+#define CR0_PG             BIT(31)
 
 struct msr_rule {
     u32 first, last;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The guest's model-specific registers: what is modelled, what the backend holds, and the rest (#GP).
+// The guest's model-specific registers: what is modelled, what the backend holds, and the rest
+// (#GP).
 #ifndef SKIFF_GUEST_MSR_H
 #define SKIFF_GUEST_MSR_H
 
 #include "kernel/guest/guest.h"
 
 #define MTRR_VARIABLE 8 // pairs of base and mask
-#define MTRR_FIXED 11
+#define MTRR_FIXED    11
 
 // 0, or E_INVAL: the guest gets #GP(0).
 int msr_read(struct vcpu *v, u32 index, u64 *value);

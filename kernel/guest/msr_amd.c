@@ -6,8 +6,8 @@
 #define MSR_HWCR   0xc0010015
 #define MSR_NB_CFG 0xc001001f // access to extended PCI configuration space
 
-#define HWCR_TSC_AT_P0  BIT(24) // the TSC's rate does not follow the core's
-#define VENDOR_AMD_EBX  0x68747541 // "Auth"
+#define HWCR_TSC_AT_P0 BIT(24)    // the TSC's rate does not follow the core's
+#define VENDOR_AMD_EBX 0x68747541 // "Auth"
 
 static bool is_amd(const struct guest *g)
 {

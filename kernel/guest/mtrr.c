@@ -5,16 +5,16 @@
 #include "kernel/guest/msr.h"
 #include "kernel/lib.h"
 
-#define MSR_MTRRCAP 0xfe
+#define MSR_MTRRCAP       0xfe
 #define MSR_MTRR_VARIABLE 0x200
 #define MSR_MTRR_DEF_TYPE 0x2ff
-#define CAP_FIXED BIT(8)
-#define CAP_WC BIT(10)
-#define DEF_ENABLE BIT(11)
-#define DEF_FIXED BIT(10)
-#define MASK_VALID BIT(11)
-#define TYPE_UC 0
-#define PHYS_BITS_MAX 52
+#define CAP_FIXED         BIT(8)
+#define CAP_WC            BIT(10)
+#define DEF_ENABLE        BIT(11)
+#define DEF_FIXED         BIT(10)
+#define MASK_VALID        BIT(11)
+#define TYPE_UC           0
+#define PHYS_BITS_MAX     52
 
 static const u16 fixed_index[MTRR_FIXED] = {
     0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,

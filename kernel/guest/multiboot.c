@@ -5,21 +5,21 @@
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
 
-#define HEADER_MAGIC 0x1badb002
-#define BOOT_MAGIC 0x2badb002
-#define HEADER_SEARCH 8192
-#define WANTS_VIDEO BIT(2)
-#define HAS_ADDRESSES BIT(16)
+#define HEADER_MAGIC       0x1badb002
+#define BOOT_MAGIC         0x2badb002
+#define HEADER_SEARCH      8192
+#define WANTS_VIDEO        BIT(2)
+#define HAS_ADDRESSES      BIT(16)
 #define KNOWN_REQUIREMENTS (BIT(0) | BIT(1)) // page-aligned modules, memory information
-#define INFO_MEMORY BIT(0)
-#define INFO_CMDLINE BIT(2)
-#define INFO_MODULES BIT(3)
-#define INFO_MEMORY_MAP BIT(6)
-#define INFO_LOADER_NAME BIT(9)
-#define MODULE_LIST BOOT_MODULES
-#define MEMORY_MAP (BOOT_MODULES + 0x200)
-#define LOADER_NAME (BOOT_MODULES + 0x400)
-#define MODULE_NAMES (BOOT_CMDLINE + 0x1000)
+#define INFO_MEMORY        BIT(0)
+#define INFO_CMDLINE       BIT(2)
+#define INFO_MODULES       BIT(3)
+#define INFO_MEMORY_MAP    BIT(6)
+#define INFO_LOADER_NAME   BIT(9)
+#define MODULE_LIST        BOOT_MODULES
+#define MEMORY_MAP         (BOOT_MODULES + 0x200)
+#define LOADER_NAME        (BOOT_MODULES + 0x400)
+#define MODULE_NAMES       (BOOT_CMDLINE + 0x1000)
 
 struct multiboot_header {
     u32 magic, flags, checksum;
@@ -69,9 +69,12 @@ bool has_multiboot_header(const struct load *l)
 static int load_flat(struct load *l, const struct multiboot_header *h, u64 offset)
 {
     u64 skipped = (u64)h->header_addr - h->load_addr;
+    if (l->size - offset < sizeof(*h))
+        return load_fail(l, "its Multiboot header is cut short");
     if (h->load_addr > h->header_addr || skipped > offset)
-        return load_fail(l, "its Multiboot header is at 0x%llx of the file but wants 0x%llx before "
-                            "itself",
+        return load_fail(l,
+                         "its Multiboot header is at 0x%llx of the file but wants 0x%llx before "
+                         "itself",
                          (unsigned long long)offset, (unsigned long long)skipped);
     u64 start = offset - skipped;
     u64 file = h->load_end_addr ? (u64)h->load_end_addr - h->load_addr : l->size - start;
@@ -91,7 +94,8 @@ static int load_image(struct load *l, u64 *entry)
         return load_fail(l, "its Multiboot header requires 0x%x, known are bits 0 and 1",
                          h.flags & 0xffff);
     if (h.flags & WANTS_VIDEO)
-        return load_fail(l, "its Multiboot header requires a video mode; guests have a serial port");
+        return load_fail(l,
+                         "its Multiboot header requires a video mode; guests have a serial port");
     if (!(h.flags & HAS_ADDRESSES))
         return elf_load(l, entry);
     *entry = h.entry_addr;
@@ -128,10 +132,8 @@ static int write_memory_map(struct load *l, struct multiboot_info *info)
     u32 entries = load_memory_map(l->g, map);
     int error = 0;
     for (u32 i = 0; i < entries && !error; i++) {
-        struct multiboot_range r = {.size = sizeof(r) - 4,
-                                    .base = map[i].base,
-                                    .bytes = map[i].bytes,
-                                    .type = map[i].type};
+        struct multiboot_range r = {
+            .size = sizeof(r) - 4, .base = map[i].base, .bytes = map[i].bytes, .type = map[i].type};
         error = load_write(l, MEMORY_MAP + i * sizeof(r), &r, sizeof(r));
     }
     info->flags |= INFO_MEMORY_MAP | INFO_MEMORY;

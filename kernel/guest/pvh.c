@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// ELF kernels with a PVH entry note (Xen docs/misc/pvh.pandoc, include/public/arch-x86/hvm/start_info.h).
+// ELF kernels with a PVH entry note (Xen docs/misc/pvh.pandoc,
+// include/public/arch-x86/hvm/start_info.h).
 #include "kernel/guest/loader.h"
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
 
 #define START_INFO_MAGIC 0x336ec578
-#define MODULE_LIST BOOT_MODULES
-#define MEMORY_MAP (BOOT_MODULES + 0x200)
+#define MODULE_LIST      BOOT_MODULES
+#define MEMORY_MAP       (BOOT_MODULES + 0x200)
 
 struct start_info {
     u32 magic, version, flags, module_count;

@@ -5,26 +5,26 @@
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 
-#define CR0_PE BIT(0)
-#define CR0_ET BIT(4)
-#define CR0_NE BIT(5)
-#define CR0_NW BIT(29)
-#define CR0_CD BIT(30)
-#define CR0_PG BIT(31)
-#define CR4_PAE BIT(5)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define ATTR_DATA16 0x93 // present, read/write, accessed
-#define ATTR_CODE16 0x9b
-#define ATTR_FLAT_DATA 0xc93 // and 32-bit, 4 KiB granular
-#define ATTR_FLAT_CODE 0xc9b
+#define CR0_PE           BIT(0)
+#define CR0_ET           BIT(4)
+#define CR0_NE           BIT(5)
+#define CR0_NW           BIT(29)
+#define CR0_CD           BIT(30)
+#define CR0_PG           BIT(31)
+#define CR4_PAE          BIT(5)
+#define EFER_LME         BIT(8)
+#define EFER_LMA         BIT(10)
+#define ATTR_DATA16      0x93 // present, read/write, accessed
+#define ATTR_CODE16      0x9b
+#define ATTR_FLAT_DATA   0xc93 // and 32-bit, 4 KiB granular
+#define ATTR_FLAT_CODE   0xc9b
 #define ATTR_FLAT_CODE64 0xa9b
-#define ATTR_LDT 0x82
-#define ATTR_BUSY_TSS 0x8b
-#define PAT_RESET 0x0007040600070406ull
-#define FCW_RESET 0x37f
-#define MXCSR_RESET 0x1f80
-#define XSAVE_MIN 576
+#define ATTR_LDT         0x82
+#define ATTR_BUSY_TSS    0x8b
+#define PAT_RESET        0x0007040600070406ull
+#define FCW_RESET        0x37f
+#define MXCSR_RESET      0x1f80
+#define XSAVE_MIN        576
 
 static struct segment segment(u16 selector, u64 base, u32 limit, u16 attr)
 {

@@ -60,7 +60,8 @@ s64 state_save(const struct state_table *t, const void *obj, void *buf, u64 size
     return th.bytes;
 }
 
-__attribute__((format(printf, 2, 3))) static int refuse(const struct reader *r, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static int refuse(const struct reader *r, const char *fmt,
+                                                        ...)
 {
     char text[128];
     va_list ap;
@@ -144,9 +145,11 @@ static int read_field(const struct reader *r, u64 *at, const void *obj, void *sc
 
 static int check_all_present(const struct reader *r, const u8 *seen)
 {
-    for (const struct state_field *f = r->table->fields; f->kind != FIELD_END; f++)
+    for (const struct state_field *f = r->table->fields; f->kind != FIELD_END; f++) {
+        assert(f->id < MAX_FIELDS);
         if (!seen[f->id] && f->since <= r->version)
             return refuse(r, "%s is missing", f->name);
+    }
     return 0;
 }
 
@@ -197,5 +200,6 @@ int state_check(const struct state_table *t, const void *obj, const void *buf, u
 void state_apply(const struct state_table *t, void *obj, const void *scratch)
 {
     for (const struct state_field *f = t->fields; f->kind != FIELD_END; f++)
-        memcpy((u8 *)obj + f->offset, (const u8 *)scratch + f->offset, data_bytes(f->size, f->count));
+        memcpy((u8 *)obj + f->offset, (const u8 *)scratch + f->offset,
+               data_bytes(f->size, f->count));
 }

@@ -14,12 +14,12 @@ enum field_kind {
 
 struct state_field {
     const char *name;
-    u16 id;     // unique in the table, never reused for something else
-    u8 kind;    // enum field_kind
-    u8 size;    // bytes of one element: 1, 2, 4, 8 (FIELD_BYTES: 1)
-    u32 count;  // elements
-    u32 offset; // in the structure
-    u16 since;  // table version that brought it; a stream of an older version may lack it
+    u16 id;       // unique in the table, never reused for something else
+    u8 kind;      // enum field_kind
+    u8 size;      // bytes of one element: 1, 2, 4, 8 (FIELD_BYTES: 1)
+    u32 count;    // elements
+    u32 offset;   // in the structure
+    u16 since;    // table version that brought it; a stream of an older version may lack it
     u64 min, max; // FIELD_COPY: allowed range, 0,0: any
 };
 
@@ -34,12 +34,19 @@ struct state_table {
 };
 
 #define FIELD(id_, kind_, type_, member_, since_, min_, max_)                                      \
-    { #member_, id_, kind_, sizeof(((type_ *)0)->member_), 1, offsetof(type_, member_), since_,    \
-      min_, max_ }
+    {                                                                                              \
+#member_, id_, kind_, sizeof(((type_ *)0)->member_), 1, offsetof(type_, member_), since_,  \
+            min_, max_                                                                             \
+    }
 #define FIELD_ARRAY(id_, kind_, type_, member_, since_)                                            \
-    { #member_, id_, kind_, sizeof(((type_ *)0)->member_[0]), ARRAY_SIZE(((type_ *)0)->member_),   \
-      offsetof(type_, member_), since_, 0, 0 }
-#define FIELD_LAST { NULL, 0, FIELD_END, 0, 0, 0, 0, 0, 0 }
+    {                                                                                              \
+#member_, id_, kind_, sizeof(((type_ *)0)->member_[0]), ARRAY_SIZE(((type_ *)0)->member_), \
+            offsetof(type_, member_), since_, 0, 0                                                 \
+    }
+#define FIELD_LAST                                                                                 \
+    {                                                                                              \
+        NULL, 0, FIELD_END, 0, 0, 0, 0, 0, 0                                                       \
+    }
 
 // Encoded: u16 version, u16 field count, u32 total bytes, then per field u16 id, u8 size, u8 0,
 // u32 count, count*size bytes little-endian, padded to 8. Returns bytes used; with buf NULL, the

@@ -19,11 +19,11 @@ void vcpu_apply_tsc(struct vcpu *v);         // guest clock and IA32_TSC_ADJUST 
 bool vcpu_handle_exit(struct vcpu *v, const struct vm_exit *x);
 
 // start_state.c. Architectural states a vCPU can begin in; XSAVE is in its initial state.
-void state_power_on(struct vcpu_state *s);                   // SDM 3A table 9-1
-void state_after_init(struct vcpu_state *s);                 // INIT changes a running state to this
-void state_startup_ipi(struct vcpu_state *s, u8 vector);     // SDM 3A 8.4.4
-void state_flat32(struct vcpu_state *s, u64 entry);          // protected mode, no paging, flat
-void state_long(struct vcpu_state *s, u64 entry, u64 cr3);   // 64-bit code, flat
+void state_power_on(struct vcpu_state *s);                 // SDM 3A table 9-1
+void state_after_init(struct vcpu_state *s);               // INIT changes a running state to this
+void state_startup_ipi(struct vcpu_state *s, u8 vector);   // SDM 3A 8.4.4
+void state_flat32(struct vcpu_state *s, u64 entry);        // protected mode, no paging, flat
+void state_long(struct vcpu_state *s, u64 entry, u64 cr3); // 64-bit code, flat
 // Power-on state of a vCPU that is not the first: waits for its start-up IPI.
 int vcpu_reset(struct vcpu *v);
 

@@ -7,10 +7,10 @@
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
 
-#define XSAVE_LEGACY 512
-#define XSAVE_HEADER_END 576
-#define MXCSR_OFFSET 24
-#define MXCSR_VALID 0xffffu // SDM 1 11.6.6: with DAZ, which every CPU with VT-x or SVM has
+#define XSAVE_LEGACY      512
+#define XSAVE_HEADER_END  576
+#define MXCSR_OFFSET      24
+#define MXCSR_VALID       0xffffu // SDM 1 11.6.6: with DAZ, which every CPU with VT-x or SVM has
 #define MISC_ENABLE_VALID (BIT(0) | BIT(11) | BIT(12))
 
 void vcpu_save_state(struct vcpu *v, struct vcpu_state *s)
@@ -70,7 +70,8 @@ static const char *check_xsave(const struct guest *g, const struct vcpu_state *s
     u64 end = xsave_end(g, xsave_u64(s, XSAVE_LEGACY));
     if (!end || end > s->xsave_size)
         return "the XSAVE area holds components the guest does not have";
-    if (end > host_features.xsave_size || (xsave_u64(s, XSAVE_LEGACY) & ~host_features.xcr0_supported))
+    if (end > host_features.xsave_size ||
+        (xsave_u64(s, XSAVE_LEGACY) & ~host_features.xcr0_supported))
         return "the XSAVE area holds components this host lacks";
     if (!all_zero(s->xsave + XSAVE_LEGACY + 8, XSAVE_HEADER_END - XSAVE_LEGACY - 8))
         return "the XSAVE header has reserved bits set or is compacted";

@@ -5,8 +5,25 @@
 
 #include "kernel/types.h"
 
-enum gpr { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI, // encoding order
-           GPR_R8, GPR_R9, GPR_R10, GPR_R11, GPR_R12, GPR_R13, GPR_R14, GPR_R15, GPR_COUNT };
+enum gpr {
+    GPR_RAX,
+    GPR_RCX,
+    GPR_RDX,
+    GPR_RBX,
+    GPR_RSP,
+    GPR_RBP,
+    GPR_RSI,
+    GPR_RDI, // encoding order
+    GPR_R8,
+    GPR_R9,
+    GPR_R10,
+    GPR_R11,
+    GPR_R12,
+    GPR_R13,
+    GPR_R14,
+    GPR_R15,
+    GPR_COUNT
+};
 enum seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_COUNT };
 
 struct segment {
@@ -23,8 +40,8 @@ enum vcpu_activity { VCPU_ACTIVE, VCPU_HALTED, VCPU_WAIT_SIPI, VCPU_OFF };
 // An event on its way in, cut short by an exit, to be delivered again (SDM 3C 24.9.3).
 struct pending_event {
     u8 valid;
-    u8 type;   // 0 external interrupt, 2 NMI, 3 hardware exception, 4 software interrupt,
-               // 5 privileged software exception, 6 software exception (VMX and SVM agree on 0,2,3,4)
+    u8 type; // 0 external interrupt, 2 NMI, 3 hardware exception, 4 software interrupt,
+             // 5 privileged software exception, 6 software exception (VMX and SVM agree on 0,2,3,4)
     u8 vector;
     u8 has_error;
     u32 error;
@@ -51,13 +68,13 @@ struct vcpu_state {
     u64 misc_enable;
     // MTRRs are modelled, not used by the hardware.
     u64 mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
-    u8 activity;         // enum vcpu_activity
+    u8 activity; // enum vcpu_activity
     u8 sti_shadow, mov_ss_shadow;
     u8 nmi_blocked, nmi_pending;
     u8 sipi_vector;
-    u64 pending_debug;   // SDM 3C 24.4.2
-    struct pending_event event;      // vectoring, to be re-injected
-    struct pending_event exception;  // queued by the hypervisor, not yet delivered
+    u64 pending_debug;              // SDM 3C 24.4.2
+    struct pending_event event;     // vectoring, to be re-injected
+    struct pending_event exception; // queued by the hypervisor, not yet delivered
     u32 xsave_size;
     u8 xsave[XSAVE_AREA_MAX] __attribute__((aligned(64))); // standard format (SDM 1 13.4)
 };

@@ -2,22 +2,22 @@
 // Guest page tables walked in software: 4-level, PAE, 32-bit, and no paging (SDM 3A chapter 4).
 #include "kernel/guest/walk.h"
 
-#define CR0_WP BIT(16)
-#define CR0_PG BIT(31)
-#define CR4_PSE BIT(4)
-#define CR4_PAE BIT(5)
-#define CR4_SMEP BIT(20)
-#define CR4_SMAP BIT(21)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
-#define RFLAGS_AC BIT(18)
-#define PTE_P BIT(0)
-#define PTE_W BIT(1)
-#define PTE_U BIT(2)
-#define PTE_A BIT(5)
-#define PTE_D BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_NX BIT(63)
+#define CR0_WP      BIT(16)
+#define CR0_PG      BIT(31)
+#define CR4_PSE     BIT(4)
+#define CR4_PAE     BIT(5)
+#define CR4_SMEP    BIT(20)
+#define CR4_SMAP    BIT(21)
+#define EFER_LMA    BIT(10)
+#define EFER_NXE    BIT(11)
+#define RFLAGS_AC   BIT(18)
+#define PTE_P       BIT(0)
+#define PTE_W       BIT(1)
+#define PTE_U       BIT(2)
+#define PTE_A       BIT(5)
+#define PTE_D       BIT(6)
+#define PTE_PS      BIT(7)
+#define PTE_NX      BIT(63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
 struct walk {
@@ -150,8 +150,13 @@ static int walk_32(struct walk *w, u64 *gpa)
 int guest_walk(struct guest *g, const struct paging *p, u64 linear, enum access a, u64 *gpa,
                u32 *error)
 {
-    struct walk w = {.g = g, .p = p, .linear = linear, .access = a, .writable = true,
-                     .user = true, .error = error};
+    struct walk w = {.g = g,
+                     .p = p,
+                     .linear = linear,
+                     .access = a,
+                     .writable = true,
+                     .user = true,
+                     .error = error};
     if (!(p->cr0 & CR0_PG)) {
         *gpa = linear & 0xffffffff;
         return 0;

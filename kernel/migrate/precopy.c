@@ -32,15 +32,6 @@ static void batch_start(struct move *m, struct batch *b)
     b->count = b->data_pages = 0;
 }
 
-static bool is_zero(const void *page)
-{
-    const u64 *w = page;
-    for (u32 i = 0; i < PAGE_SIZE / 8; i += 8)
-        if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7])
-            return false;
-    return true;
-}
-
 static int batch_send(struct move *m, struct batch *b)
 {
     if (b->count == 0)
@@ -68,7 +59,7 @@ static void batch_add(struct move *m, struct batch *b, u64 index, bool flip)
     memcpy(copy, guest_page(m->guest, guest_page_gpa(m->guest, index)), PAGE_SIZE);
     if (flip)
         copy[1234] ^= 1;
-    if (!is_zero(copy)) {
+    if (!page_is_zero(copy)) {
         b->entries[b->count++] = index;
         b->data_pages++;
         m->pages_sent++;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // host.cfg with any content: parsed or refused with a sentence, and nothing else.
+
 // sources: kernel/config.c kernel/config_keys.c kernel/uuid.c kernel/ip.c kernel/number.c
 // sources: kernel/similar.c $(INIH_SRC)/ini.c
 #include <stdlib.h>

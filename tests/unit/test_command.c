@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Commands: words, options, help for wrong input, completion, and output as text and as JSON.
+
 // sources: kernel/console/command.c kernel/console/out.c kernel/console/json.c kernel/similar.c
 // sources: kernel/uuid.c kernel/ip.c
 #include "tests/unit/unit.h"

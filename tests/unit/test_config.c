@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // host.cfg: every key is read, and every mistake is named with its line.
+
 // sources: kernel/config.c kernel/config_keys.c kernel/uuid.c kernel/ip.c kernel/number.c
 // sources: kernel/similar.c $(INIH_SRC)/ini.c
 #include "tests/unit/unit.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The hand-over as a small model, walked through completely: every order, loss, delay and
-// repetition of its messages, and a crash of either host at every step. Never two runners. sources:
-// kernel/migrate/handover.c
+// repetition of its messages, and a crash of either host at every step. Never two runners.
+
+// sources: kernel/migrate/handover.c
 #include "tests/unit/unit.h"
 
 #include "kernel/migrate/handover.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The freestanding library against the C library: the same calls must give the same answers.
+
 // prefixed: kernel/lib.c kernel/printf.c kernel/number.c kernel/crc32c.c
 #include "tests/unit/unit.h"
 #include <strings.h>

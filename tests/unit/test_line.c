@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The line editor, seen through a small model of a terminal: what is drawn must be what is held.
+
 // sources: kernel/console/line.c
 #include "tests/unit/unit.h"
 

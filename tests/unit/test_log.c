@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The log ring: order, cutting, what is lost when it is full.
+
 // sources: kernel/log.c
 #include "tests/unit/unit.h"
 
@@ -95,12 +96,28 @@ static void test_wraps(void **state)
     log_set_sink(NULL);
 }
 
+// What the sink has not shown when the host dies comes out then, once.
+static void test_crash_prints_the_rest(void **state)
+{
+    (void)state;
+    log_set_sink(sink);
+    log_shown_up_to(log_next_seq());
+    log_info("a", "unshown 1");
+    log_info("a", "unshown 2");
+    serial_bytes = 0;
+    log_print_unshown();
+    log_print_unshown();
+    assert_string_equal(serial, "[    0.000019] info  a: unshown 1\n[    0.000019] info  a: unshown 2\n");
+    log_set_sink(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_line),
         cmocka_unit_test(test_harmless_text),
         cmocka_unit_test(test_wraps),
+        cmocka_unit_test(test_crash_prints_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,8 +115,7 @@ static int begin(void **state)
     pages_out = flushes = fails = hits = 0;
     assert_int_equal(np_init(&np, f, NULL, flush), 0);
     for (u64 i = 0; i < CHUNKS; i++)
-        assert_int_equal(
-            np_map_large(&np, i * LARGE_PAGE_SIZE, RAM_HOST + i * LARGE_PAGE_SIZE), 0);
+        assert_int_equal(np_map_large(&np, i * LARGE_PAGE_SIZE, RAM_HOST + i * LARGE_PAGE_SIZE), 0);
     assert_int_equal(np_map_large(&np, 4 * GIB, RAM_HOST + CHUNKS * LARGE_PAGE_SIZE), 0);
     return 0;
 }
@@ -173,8 +172,8 @@ static void test_rearmed_page_is_logged_again(void **state)
     np_log_start(&np, NP_LOG_WRITES);
     guest_write_to(0x203000);
     np_log_rearm(&np, 0x203000);
-    np_log_rearm(&np, 0x600000);       // never written: still part of a large page
-    np_log_rearm(&np, 0xfee00000);     // not RAM
+    np_log_rearm(&np, 0x600000);   // never written: still part of a large page
+    np_log_rearm(&np, 0xfee00000); // not RAM
     assert_int_equal(access_page(0x203000, true), 0);
     assert_int_equal(guest_write_to(0x203000), 1);
     assert_int_equal(hits, 2);

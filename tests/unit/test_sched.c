@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Threads on real stacks: the scheduler, wait queues and mutexes, with interrupts made by hand.
+
 // sources: kernel/sched.c kernel/thread.c kernel/waitq.c kernel/mutex.c arch/x86/switch.S
 #include "tests/unit/unit.h"
 

@@ -107,10 +107,10 @@ static void test_interrupt_must_wait(void **state)
     assert_false(svm_can_inject_irq(&vcpu));
     svm_want_irq_window(&vcpu, true);
     assert_true(intercepts(SVM_EXIT_VINTR));
-    assert_true(vmcb.int_ctl & V_IRQ);
+    assert_true(sv.window_open);
     svm_want_irq_window(&vcpu, false);
     assert_false(intercepts(SVM_EXIT_VINTR));
-    assert_false(vmcb.int_ctl & V_IRQ);
+    assert_false(sv.window_open);
 }
 
 static void test_cut_short_is_delivered_again(void **state)
@@ -201,6 +201,20 @@ static void test_step_of_a_guest_that_steps_itself(void **state)
     assert_true(svm_rflags(&sv) & RFLAGS_TF);
     assert_false(svm_step_ends(&sv)); // the #DB is the guest's too
     assert_true(svm_can_inject_nmi(&vcpu));
+}
+
+static void test_event_cancels_a_step(void **state)
+{
+    (void)state;
+    struct vm_exit x;
+    svm_nmi_block(&sv, true);
+    svm_exit_iret(&sv, &x);
+    svm_inject_exception(&vcpu, 13, true, 0);
+    enter();
+    assert_int_equal(sv.step, STEP_NONE);
+    assert_false(vmcb.rflags & RFLAGS_TF);
+    assert_true(intercepts(SVM_EXIT_IRET));
+    assert_false(svm_can_inject_nmi(&vcpu));
 }
 
 static void test_nmi_window(void **state)
@@ -375,6 +389,7 @@ int main(void)
         cmocka_unit_test_setup(test_no_error_code_in_real_mode, begin),
         cmocka_unit_test_setup(test_nmi_blocks_until_iret_is_over, begin),
         cmocka_unit_test_setup(test_step_of_a_guest_that_steps_itself, begin),
+        cmocka_unit_test_setup(test_event_cancels_a_step, begin),
         cmocka_unit_test_setup(test_nmi_window, begin),
         cmocka_unit_test_setup(test_instruction_length, begin),
         cmocka_unit_test_setup(test_next_rip, begin),

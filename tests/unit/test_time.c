@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The clock's arithmetic and the timer queue.
+
 // sources: kernel/time.c kernel/ktimer.c
 #include "tests/unit/unit.h"
 

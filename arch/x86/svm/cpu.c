@@ -32,8 +32,7 @@ static bool has_svm(char *why, size_t size)
     cpuid(CPUID_SVM, 0, r);
     u64 vm_cr = rdmsr(MSR_VM_CR);
     if ((vm_cr & VM_CR_SVMDIS) && (vm_cr & VM_CR_LOCK)) {
-        snprintf(why, size,
-                 "AMD-V is locked off by firmware: switch \"SVM Mode\" on in its setup");
+        snprintf(why, size, "AMD-V is locked off by firmware: switch \"SVM Mode\" on in its setup");
         return false;
     }
     if (!(r[3] & BIT(0))) {
@@ -56,7 +55,6 @@ bool svm_probe(char *why, size_t size)
         .tsc_scaling = r[3] & BIT(4),
         .flush_by_asid = r[3] & BIT(6),
         .decode_assists = r[3] & BIT(7),
-        .pause_filter = r[3] & BIT(10),
         .rdtscp = host_features.rdtscp,
         .spec_ctrl_bits = spec_ctrl_bits(),
     };
@@ -96,7 +94,7 @@ int svm_cpu_enable(void)
     c->hsave_pa = hsave;
     c->host_pa = host;
     c->next_asid = svm_caps.asids; // the first one to be given out flushes all
-    vmsave(host); // what it holds never changes on this CPU
+    vmsave(host);                  // what it holds never changes on this CPU
     this_cpu()->backend = c;
     return 0;
 }

@@ -14,10 +14,8 @@ void svm_events_changed(struct svm_vcpu *sv)
 // one. It is never delivered itself.
 static void window_set(struct svm_vcpu *sv, bool on)
 {
-    const u64 pending = V_IRQ | V_PRIO_HIGHEST | V_IGN_TPR;
-    struct vmcb *b = sv->vmcb;
-    b->int_ctl = on ? b->int_ctl | pending : b->int_ctl & ~pending;
-    vmcb_intercept(b, SVM_EXIT_VINTR, on);
+    sv->window_open = on;
+    vmcb_intercept(sv->vmcb, SVM_EXIT_VINTR, on);
 }
 
 static bool irq_possible(const struct svm_vcpu *sv)
@@ -56,8 +54,9 @@ void svm_inject_nmi(struct vcpu *v)
 
 bool svm_event_repeats(const struct pending_event *e)
 {
-    // INT n, and INT3 and INTO, which the CPU reports as exceptions: EVENTINJ would push the address
-    // of the instruction instead of the next one's, and running it again does the right thing.
+    // INT n, and INT3 and INTO, which the CPU reports as exceptions: EVENTINJ would push the
+    // address of the instruction instead of the next one's, and running it again does the right
+    // thing.
     return e->type >= EVENT_SOFT ||
            (e->type == EVENT_EXCEPTION && (e->vector == VECTOR_BP || e->vector == VECTOR_OF));
 }
@@ -75,8 +74,7 @@ static const struct pending_event *first_exception(const struct svm_vcpu *sv)
 static void exception_queue(struct svm_vcpu *sv, struct pending_event e)
 {
     const struct pending_event *first = first_exception(sv);
-    enum exceptions_meet how =
-        first ? exceptions_meet(first->vector, e.vector) : EXCEPTION_ALONE;
+    enum exceptions_meet how = first ? exceptions_meet(first->vector, e.vector) : EXCEPTION_ALONE;
     if (how == EXCEPTION_TRIPLE_FAULT)
         sv->triple_fault = true;
     else if (how == EXCEPTION_DOUBLE_FAULT)
@@ -102,8 +100,8 @@ void svm_inject_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
                                                .error = error});
 }
 
-// An exception was intercepted before its delivery: it is given on as it was. DR6 holds what the CPU
-// put there.
+// An exception was intercepted before its delivery: it is given on as it was. DR6 holds what the
+// CPU put there.
 void svm_exception_reflect(struct svm_vcpu *sv, u8 vector)
 {
     bool error = exception_pushes_error(vector);
@@ -127,6 +125,8 @@ static void entry_write(struct svm_vcpu *sv, const struct pending_event *e)
 {
     // In real mode no exception pushes an error code.
     bool error = e->has_error && (sv->vmcb->cr0 & CR0_PE);
+    if (sv->step)
+        svm_step_cancel(sv);
     if (e->type == EVENT_NMI)
         svm_nmi_block(sv, true);
     sv->vmcb->event_inj = EVENT_VALID | (error ? EVENT_HAS_ERROR : 0) |
@@ -151,8 +151,7 @@ void svm_events_enter(struct svm_vcpu *sv)
 void svm_events_keep_vectoring(struct svm_vcpu *sv)
 {
     u64 info = sv->vmcb->exit_int_info;
-    struct pending_event e = {
-        .valid = 1, .type = info >> EVENT_TYPE_SHIFT & 7, .vector = (u8)info};
+    struct pending_event e = {.valid = 1, .type = info >> EVENT_TYPE_SHIFT & 7, .vector = (u8)info};
     e.has_error = info & EVENT_HAS_ERROR ? 1 : 0;
     e.error = e.has_error ? (u32)(info >> 32) : 0;
     if (svm_event_repeats(&e))

@@ -7,7 +7,7 @@
 static const struct {
     u8 kind, opcode_len;
 } plain[0x30] = {
-#define PLAIN(code, kind, len) [(code) - SVM_EXIT_INTR] = {kind, len}
+#define PLAIN(code, kind, len) [(code)-SVM_EXIT_INTR] = {kind, len}
     PLAIN(SVM_EXIT_RDPMC, EXIT_GP, 2),
     PLAIN(SVM_EXIT_CPUID, EXIT_CPUID, 2),
     PLAIN(SVM_EXIT_RSM, EXIT_UNDEFINED, 2),

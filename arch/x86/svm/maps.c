@@ -39,7 +39,6 @@ int svm_maps_init(void)
     memset(phys_ptr(iopm), 0xff, IOPM_PAGES * PAGE_SIZE);
     for (size_t i = 0; i < ARRAY_SIZE(direct); i++)
         allow(phys_ptr(msrpm), direct[i], READ | WRITE);
-    allow(phys_ptr(msrpm), MSR_TSC, READ); // the offset applies (APM 2 15.30.5)
     if (svm_caps.rdtscp)
         allow(phys_ptr(msrpm), MSR_TSC_AUX, READ | WRITE);
     if (svm_caps.spec_ctrl_bits)

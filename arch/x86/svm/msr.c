@@ -16,7 +16,8 @@ static void lazy_write(u32 msr, bool there, u64 value)
         wrmsr(msr, value);
 }
 
-// The host has no use for TSC_AUX and sets no breakpoints: these are the guest's while it is loaded.
+// The host has no use for TSC_AUX and sets no breakpoints: these are the guest's while it is
+// loaded.
 void svm_lazy_load(const struct svm_lazy *l)
 {
     lazy_write(MSR_TSC_AUX, svm_caps.rdtscp, l->tsc_aux);

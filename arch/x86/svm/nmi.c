@@ -27,6 +27,16 @@ void svm_step_done(struct svm_vcpu *sv)
     sv->step = STEP_NONE;
 }
 
+// Its handler must neither run with our TF nor find it in its frame. The IRET will exit again.
+void svm_step_cancel(struct svm_vcpu *sv)
+{
+    if (!sv->step_tf)
+        sv->vmcb->rflags &= ~RFLAGS_TF;
+    if (sv->step == STEP_IRET)
+        vmcb_intercept(sv->vmcb, SVM_EXIT_IRET, true);
+    sv->step = STEP_NONE;
+}
+
 bool svm_step_ends(struct svm_vcpu *sv)
 {
     const u64 breakpoints = 0xf;
@@ -59,8 +69,8 @@ void svm_want_nmi_window(struct vcpu *v, bool on)
     svm_of(v)->nmi_window = on;
 }
 
-// Somebody waits for NMIs to be possible. Where an IRET is what is waited for, its intercept or step
-// ends the wait.
+// Somebody waits for NMIs to be possible. Where an IRET is what is waited for, its intercept or
+// step ends the wait.
 void svm_nmi_enter(struct svm_vcpu *sv)
 {
     if (sv->nmi_blocked || sv->step)

@@ -11,7 +11,8 @@ static void slice_over(struct ktimer *t)
 }
 
 // The host's timer bounds the turn. One that is armed for an earlier moment stays: an exit too many
-// costs less than a new timer at each entry.
+// costs less than a new timer at each entry. Interrupts are off: a timer that is due meanwhile still
+// comes, and ends the guest's turn at once.
 static void slice_set(struct svm_vcpu *sv, u64 deadline_tsc)
 {
     if (deadline_tsc >= sv->slice_deadline)
@@ -30,24 +31,30 @@ static unsigned prepare(struct svm_vcpu *sv, u64 deadline_tsc)
         return EXIT_INTERRUPT;
     if (unlikely(rdtsc() >= deadline_tsc))
         return EXIT_TIMER;
+    if (unlikely(thread_need_resched()))
+        return EXIT_INTERRUPT; // woken since the vCPU's thread asked
     if (unlikely(sv->triple_fault))
         return EXIT_TRIPLE_FAULT;
+    slice_set(sv, deadline_tsc);
     sv->vmcb->event_inj = 0;
     if (unlikely(sv->queued))
         svm_events_enter(sv);
     if (unlikely(sv->nmi_window))
         svm_nmi_enter(sv);
+    if (unlikely(sv->window_open))
+        sv->vmcb->int_ctl |= V_IRQ_WINDOW;
     svm_tlb_enter(sv);
     return ENTER;
 }
 
-// CR8 is the VMCB's while the guest runs. It is only written without an exit while it is 0, when it
-// holds nothing back: lowering it must make the local APIC look for work.
-static void tpr_load(struct svm_vcpu *sv)
+// Written anew each time: an exit may leave V_IRQ behind in either state. CR8 is the VMCB's while
+// the guest runs. It is only written without an exit while it is 0, when it holds nothing back:
+// lowering it must make the local APIC look for work.
+static void int_ctl_load(struct svm_vcpu *sv)
 {
     struct vmcb *b = sv->vmcb;
     sv->tpr = (u8)platform_get_cr8(sv->v);
-    b->int_ctl = (b->int_ctl & ~V_TPR_MASK) | sv->tpr;
+    b->int_ctl = V_INTR_MASKING | sv->tpr;
     b->intercept_cr_write = BIT(4) | (sv->tpr ? BIT(8) : 0);
 }
 
@@ -58,8 +65,8 @@ static void tpr_store(struct svm_vcpu *sv)
         platform_set_cr8(sv->v, tpr);
 }
 
-// XSETBV exits, but not in QEMU before 8.1: what the guest has put into XCR0 would be lost at the next
-// thread switch.
+// XSETBV exits, but not in QEMU before 8.1: what the guest has put into XCR0 would be lost at the
+// next thread switch.
 static void xcr0_store(struct vcpu *v)
 {
     if (!host_features.xsave)
@@ -87,8 +94,7 @@ void svm_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x)
 {
     struct svm_vcpu *sv = svm_of(v);
     x->insn_len = 0;
-    slice_set(sv, deadline_tsc);
-    tpr_load(sv);
+    int_ctl_load(sv);
     irq_disable();
     // Ordered before the reads of kick, flush_gen and flush_wanted; their writers write first and
     // then read in_guest.

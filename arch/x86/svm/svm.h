@@ -31,7 +31,6 @@
 #define DR7_FIXED1    BIT(10)
 #define CS_LONG       BIT(9) // in a segment's attributes
 
-#define MSR_TSC            0x10
 #define MSR_SPEC_CTRL      0x48
 #define MSR_SYSENTER_CS    0x174
 #define MSR_SYSENTER_ESP   0x175
@@ -61,7 +60,7 @@
 // What this host's SVM can do; written once by svm_probe.
 struct svm_caps {
     u32 asids; // address space identifiers, the host's 0 included
-    bool next_rip, flush_by_asid, decode_assists, tsc_scaling, pause_filter, rdtscp;
+    bool next_rip, flush_by_asid, decode_assists, tsc_scaling, rdtscp;
     u64 spec_ctrl_bits; // bits of SPEC_CTRL that exist
 };
 extern struct svm_caps svm_caps;
@@ -101,17 +100,18 @@ struct svm_vcpu {
     u64 asid_gen;    // of that CPU, when the identifier was given
     u64 flushed_gen; // shoot-downs of the guest this vCPU has taken part in
     volatile bool flush_wanted;
-    volatile u64 exit_seq; // exits so far; others wait for it to change
-    bool queued;           // event, exception or triple_fault is set
-    bool triple_fault;     // made by merging exceptions
-    bool irq_window, nmi_window;
-    bool nmi_blocked; // from an NMI until the end of the next IRET
-    u8 step;          // enum svm_step
-    bool step_tf;     // TF is the guest's own as well
-    u8 tpr;           // what was put into V_TPR
-    u64 cr4;          // as the guest sees it
-    u64 cr4_allowed;  // bits the guest may set
-    u64 tsc_ratio;    // 8.32 fixed point
+    volatile u64 exit_seq;          // exits so far; others wait for it to change
+    bool queued;                    // event, exception or triple_fault is set
+    bool triple_fault;              // made by merging exceptions
+    bool irq_window, nmi_window;    // wanted
+    bool window_open;               // V_IRQ waits for the moment the guest can take an interrupt
+    bool nmi_blocked;               // from an NMI until the end of the next IRET
+    u8 step;                        // enum svm_step
+    bool step_tf;                   // TF is the guest's own as well
+    u8 tpr;                         // what was put into V_TPR
+    u64 cr4;                        // as the guest sees it
+    u64 cr4_allowed;                // bits the guest may set
+    u64 tsc_ratio;                  // 8.32 fixed point
     struct pending_event event;     // cut short, or given by inject_irq / inject_nmi
     struct pending_event exception; // given by inject_exception; goes first
     struct svm_lazy lazy;
@@ -179,6 +179,7 @@ void svm_nmi_enter(struct svm_vcpu *sv); // right before the entry, after svm_ev
 void svm_exit_iret(struct svm_vcpu *sv, struct vm_exit *x);
 // A #DB exit that only ended a step of ours.
 bool svm_step_ends(struct svm_vcpu *sv);
+void svm_step_cancel(struct svm_vcpu *sv); // an event goes in first
 void svm_step_done(struct svm_vcpu *sv);
 u64 svm_rflags(const struct svm_vcpu *sv); // without a TF of ours
 // msr.c
@@ -203,7 +204,7 @@ void svm_dirty_drain(struct guest *g);
 void svm_dirty_stop(struct guest *g);
 void svm_exit_npf(struct svm_vcpu *sv, bool vectoring, struct vm_exit *x);
 // tlb.c
-void svm_flush_guest(struct guest *g); // complete on return
+void svm_flush_guest(struct guest *g);   // complete on return
 void svm_tlb_enter(struct svm_vcpu *sv); // nothing may come between this and the entry
 void svm_tlb_failed(struct svm_vcpu *sv);
 void svm_invalidate_guest_tlb(struct vcpu *v);

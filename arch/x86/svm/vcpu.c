@@ -8,12 +8,12 @@
 #define TSC_RATIO_ONE (1ull << 32)
 
 static const u8 intercepts[] = {
-    SVM_EXIT_INTR,    SVM_EXIT_NMI,    SVM_EXIT_INIT,    SVM_EXIT_RDPMC,      SVM_EXIT_CPUID,
-    SVM_EXIT_RSM,     SVM_EXIT_INVD,   SVM_EXIT_HLT,     SVM_EXIT_INVLPGA,    SVM_EXIT_IOIO,
-    SVM_EXIT_MSR,     SVM_EXIT_SHUTDOWN, SVM_EXIT_VMRUN, SVM_EXIT_VMMCALL,    SVM_EXIT_VMLOAD,
-    SVM_EXIT_VMSAVE,  SVM_EXIT_STGI,   SVM_EXIT_CLGI,    SVM_EXIT_SKINIT,     SVM_EXIT_WBINVD,
-    SVM_EXIT_MONITOR, SVM_EXIT_MWAIT,  SVM_EXIT_MWAIT_COND, SVM_EXIT_XSETBV,  SVM_EXIT_RDPRU,
-    SVM_EXIT_INVLPGB, SVM_EXIT_INVLPGB + 1, SVM_EXIT_MCOMMIT, SVM_EXIT_TLBSYNC,
+    SVM_EXIT_INTR,    SVM_EXIT_NMI,         SVM_EXIT_INIT,       SVM_EXIT_RDPMC,   SVM_EXIT_CPUID,
+    SVM_EXIT_RSM,     SVM_EXIT_INVD,        SVM_EXIT_HLT,        SVM_EXIT_INVLPGA, SVM_EXIT_IOIO,
+    SVM_EXIT_MSR,     SVM_EXIT_SHUTDOWN,    SVM_EXIT_VMRUN,      SVM_EXIT_VMMCALL, SVM_EXIT_VMLOAD,
+    SVM_EXIT_VMSAVE,  SVM_EXIT_STGI,        SVM_EXIT_CLGI,       SVM_EXIT_SKINIT,  SVM_EXIT_WBINVD,
+    SVM_EXIT_MONITOR, SVM_EXIT_MWAIT,       SVM_EXIT_MWAIT_COND, SVM_EXIT_XSETBV,  SVM_EXIT_RDPRU,
+    SVM_EXIT_INVLPGB, SVM_EXIT_INVLPGB + 1, SVM_EXIT_MCOMMIT,    SVM_EXIT_TLBSYNC,
 };
 
 static void controls_init(struct svm_vcpu *sv)
@@ -24,8 +24,8 @@ static void controls_init(struct svm_vcpu *sv)
     vmcb_intercept(b, SVM_EXIT_RDTSCP, !svm_caps.rdtscp);
     b->intercept_cr_read = BIT(4);
     b->intercept_cr_write = BIT(4);
-    // A guest whose handlers raise #DB or #AC again while these are delivered would keep the CPU for
-    // ever. A machine check is the host's.
+    // A guest whose handlers raise #DB or #AC again while these are delivered would keep the CPU
+    // for ever. A machine check is the host's.
     b->intercept_exceptions = BIT(VECTOR_DB) | BIT(VECTOR_AC) | BIT(VECTOR_MC);
     b->iopm_pa = svm_iopm_pa;
     b->msrpm_pa = svm_msrpm_pa;

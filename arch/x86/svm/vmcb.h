@@ -89,6 +89,7 @@ static_assert(offsetof(struct vmcb, g_pat) == 0x668, "APM 2 table B-2");
 #define V_PRIO_HIGHEST (15ull << 16)
 #define V_IGN_TPR      BIT(20)
 #define V_INTR_MASKING BIT(24)
+#define V_IRQ_WINDOW   (V_IRQ | V_PRIO_HIGHEST | V_IGN_TPR)
 
 #define INT_SHADOW BIT(0) // int_state
 
@@ -153,11 +154,11 @@ static inline void vmcb_intercept(struct vmcb *b, u32 code, bool on)
 }
 
 // EXITINFO1 of an IOIO exit (APM 2 15.10.2).
-#define IOIO_IN       BIT(0)
-#define IOIO_STRING   BIT(2)
-#define IOIO_REP      BIT(3)
-#define IOIO_SIZE(i)  ((i) >> 4 & 7) // 1, 2 or 4 bytes
-#define IOIO_PORT(i)  ((u16)((i) >> 16))
+#define IOIO_IN      BIT(0)
+#define IOIO_STRING  BIT(2)
+#define IOIO_REP     BIT(3)
+#define IOIO_SIZE(i) ((i) >> 4 & 7) // 1, 2 or 4 bytes
+#define IOIO_PORT(i) ((u16)((i) >> 16))
 
 // EXITINFO1 of a nested page fault (APM 2 15.25.6).
 #define NPF_WRITE    BIT(1)

@@ -18,12 +18,27 @@ class Move:
     before: list[Beat]   # heartbeats that came out of the source during the move
     after: list[Beat]    # the first ones that came out of the destination
     gap_wall_ms: float   # the longest silence seen outside
-    emulated_per_wall: float
+    gap_ms: float        # the same in the destination's (emulated) clock
 
-    @property
-    def gap_ms(self) -> float:
-        """The longest silence seen outside, in the hosts' (emulated) clock."""
-        return self.gap_wall_ms * self.emulated_per_wall
+
+class ClockMap:
+    """Turns wall time into a host's own (emulated) clock, from samples of both taken all along.
+
+    An emulator under load runs slower than the wall clock, and not evenly: one ratio would not do."""
+
+    def __init__(self, host: Host):
+        self._host = host
+        self._samples: list[tuple[float, float]] = []
+
+    def sample(self) -> None:
+        before = time.monotonic()
+        emulated = uptime_s(self._host)
+        self._samples.append(((before + time.monotonic()) / 2, emulated))
+
+    def emulated(self, wall: float) -> float:
+        pairs = list(zip(self._samples, self._samples[1:]))
+        (w0, e0), (w1, e1) = next((p for p in pairs if wall <= p[1][0]), pairs[-1])
+        return e0 + (wall - w0) * (e1 - e0) / (w1 - w0)
 
 
 def uptime_s(host: Host) -> float:
@@ -38,14 +53,17 @@ def start_move(source: Host, guest: str, target: Host) -> int:
     return source.ok(f"migrate {guest} {target.name} --detach")[0]["job"]
 
 
-def wait_job(source: Host, job_id: int, timeout: float, tell=None) -> dict:
-    """Asks for the job about once a second until it has ended; timeout is wall seconds."""
-    deadline = time.monotonic() + timeout
+def wait_job(source: Host, job_id: int, timeout: float, tell=None, meanwhile=lambda: None) -> dict:
+    """Asks for the job until it has ended, and tells of it once a second; timeout is wall seconds."""
+    begin = told = time.monotonic()
     while (job := source.job(job_id))["phase"] not in ENDED:
-        assert time.monotonic() < deadline, f"job {job_id} is still {job} after {timeout:g} s"
-        if tell:
+        now = time.monotonic()
+        assert now < begin + timeout, f"job {job_id} is still {job} after {timeout:g} s"
+        if tell and now > told + 1:
+            told = now
             tell(job)
-        time.sleep(1)
+        meanwhile()
+        time.sleep(0.1)
     return job
 
 
@@ -55,15 +73,18 @@ def move(source: Host, guest: str, target: Host, timeout: float = 240, tell=None
     target.ok(f"follow {guest} on")
     wait_beats(source, guest, 3, 60)
     starts = {h.name: h.machine.serial.position for h in (source, target)}
-    wall, emulated = time.monotonic(), uptime_s(target)
-    job = wait_job(source, start_move(source, guest, target), timeout, tell)
+    clock = ClockMap(target)
+    clock.sample()
+    job = wait_job(source, start_move(source, guest, target), timeout, tell, clock.sample)
     assert job["phase"] == "done", f"the move of {guest} ended as {job}"
     after = wait_beats(target, guest, 20, 60, starts[target.name])
-    ratio = (uptime_s(target) - emulated) / (time.monotonic() - wall)
+    clock.sample()
     before = beats(source, guest, starts[source.name])
-    gap = longest_gap([b.wall for b in before] + [b.wall for b in after])
+    stamps = [b.wall for b in before] + [b.wall for b in after]
+    gap = longest_gap(stamps)
+    gap_emulated = longest_gap([clock.emulated(stamp) for stamp in stamps])
     incoming = next(j for j in reversed(target.ok("jobs")) if j["incoming"] and j["guest"] == guest)
-    return Move(job, incoming, before, after, gap * 1000, ratio)
+    return Move(job, incoming, before, after, gap * 1000, gap_emulated * 1000)
 
 
 def check_beats(result: Move) -> None:
