@@ -6,7 +6,7 @@ B := $(if $(filter 1,$(DEBUG)),build-debug,build)
 PYTHON := /usr/bin/python3
 PYTEST := $(PYTHON) -m pytest -q
 
-.PHONY: all setup check test demo console soak bench fuzz unit format format-check clean help
+.PHONY: all setup guests ready check test demo console soak bench fuzz unit format format-check clean help
 .DELETE_ON_ERROR:
 # V=1 shows the whole command lines.
 Q := $(if $(filter 1,$(V)),,@)
@@ -92,7 +92,7 @@ $(B)/skiff.efi: $(B)/skiff.elf
 
 # Without the set-up's sources nothing can be built: say so before the compiler does.
 ifneq ($(words $(wildcard $(LWIP_SRC) $(ZYDIS_SRC) $(INIH_SRC) /usr/include/efi/efi.h)),4)
-ifeq ($(filter setup clean help check test demo console soak bench fuzz unit format-check,$(MAKECMDGOALS)),)
+ifeq ($(filter setup guests ready clean help check test demo console soak bench fuzz unit format-check,$(MAKECMDGOALS)),)
 $(error Skiff's sources from Debian are not here yet: run "make setup" first)
 endif
 endif
@@ -100,33 +100,39 @@ endif
 setup:
 	tests/setup/setup.sh
 
-check: setup
-	$(MAKE) all unit format-check
-	$(PYTEST) tests/e2e -m check
+# What every run on emulated machines needs; with as many jobs as there are CPUs.
+JOBS := -j$(shell nproc)
+MACHINE ?=
+ON_MACHINE := $(if $(MACHINE),--machine $(MACHINE))
+guests:
+	$(MAKE) $(JOBS) -C tests/guests OUT=$(abspath build/guests)
 
-test: setup
-	$(MAKE) all unit
-	$(MAKE) -C tests/fuzz run
-	$(PYTEST) tests/e2e
+ready: setup
+	$(MAKE) $(JOBS) all guests
 
-demo: setup
-	$(MAKE) all
-	$(PYTHON) tests/e2e/demo.py
+check: ready
+	$(MAKE) $(JOBS) unit format-check
+	$(PYTEST) tests/e2e -m check $(ON_MACHINE)
 
-console: setup
-	$(MAKE) all
-	$(PYTHON) tests/e2e/console.py
+test: ready
+	$(MAKE) $(JOBS) unit format-check
+	$(MAKE) $(JOBS) -C tests/fuzz run
+	$(PYTEST) tests/e2e $(ON_MACHINE)
 
-soak: setup
-	$(MAKE) all
-	$(PYTEST) tests/e2e -m soak
+demo: ready
+	$(PYTHON) tests/e2e/demo.py $(ON_MACHINE)
 
-bench: setup
-	$(MAKE) all
+console: ready
+	$(PYTHON) tests/e2e/console.py $(ON_MACHINE)
+
+soak: ready
+	$(PYTHON) tests/e2e/soak.py
+
+bench: ready
 	$(PYTHON) tests/bench/bench.py
 
 fuzz: setup
-	$(MAKE) -C tests/fuzz fuzz
+	$(MAKE) $(JOBS) -C tests/fuzz fuzz
 
 unit:
 	$(MAKE) -C tests/unit run

@@ -22,6 +22,7 @@ void kernel_main(const struct boot_info *bi) __attribute__((noreturn)); // from 
 static void start_paging(const struct boot_info *bi)
 {
     arch_paging_init(bi);
+    mem_reclaim_boot(bi); // neither the firmware's page tables nor its stack are in use any more
 }
 
 static void start_timer(const struct boot_info *bi)
@@ -52,6 +53,7 @@ static void read_config(void)
         strlcpy(host_config_error, host_boot->config_error, sizeof(host_config_error));
     if (host_config_error[0] != '\0')
         log_error("config", "%s", host_config_error);
+    log_set_level(host_config.log_level);
 }
 
 static void tell_machine(void)
@@ -80,7 +82,7 @@ void kernel_main(const struct boot_info *bi)
         machine[i](bi);
     tell_machine();
     read_config();
-    console_start(); // first of all: the operator can look while the rest comes up
-    start_services();
+    start_services(); // quick: what takes its time (DHCP, autostart) does so in threads
+    console_start();  // so a command finds all there is
     thread_exit();
 }

@@ -222,8 +222,8 @@ static bool alloc_rings(struct e1000 *e)
     e->tx = phys_ptr(rings + PAGE_SIZE);
     e->rx_buffers = phys_ptr(rx);
     e->tx_buffers = phys_ptr(tx);
-    // Firmware code may have run here, and a page that an emulator has translated code of is slow to
-    // write until all of it is overwritten.
+    // Firmware code may have run here, and a page that an emulator has translated code of is slow
+    // to write until all of it is overwritten.
     memset(e->tx_buffers, 0, (size_t)TX_COUNT * BUF_BYTES);
     return true;
 }

@@ -17,6 +17,7 @@
 #include "net/work.h"
 
 #define POLL_BUDGET 16 // frames between two looks at whether another thread wants the CPU
+#define WORK_BUDGET 16 // work items between two looks at the NIC
 
 static struct nic nic;
 static bool running;
@@ -107,11 +108,13 @@ static bool turn(void)
 {
     rx_pending = false;
     bool more = nic.ops->poll(&nic, POLL_BUDGET, netif_receive) == POLL_BUDGET;
-    for (u32 i = 0; i < POLL_BUDGET; i++) {
+    thread_yield_if_needed();
+    for (u32 i = 0; i < WORK_BUDGET; i++) {
         struct net_work *w = work_take();
         if (!w)
             break;
         w->fn(w);
+        thread_yield_if_needed();
     }
     sys_check_timeouts();
     return more || work_head;

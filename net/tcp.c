@@ -269,24 +269,22 @@ static bool heap_has_room(u32 bytes)
     return lwip_stats.mem.used + bytes + HEAP_RESERVE <= NET_HEAP_LIMIT;
 }
 
+// One piece, 16 KiB at most: the next one comes in its turn, after other threads had theirs.
 static void push_tx(struct tcp_conn *c)
 {
-    u64 piece, moved = 0;
-    const void *p;
-    while ((p = ring_peek(&c->tx, &piece)) != NULL) {
-        u32 n = (u32)MIN(piece, (u64)MIN(tcp_sndbuf(c->pcb), 0xffffu));
-        bool last = n == ring_used(&c->tx);
-        if (n == 0 || !heap_has_room(n))
-            break;
-        if (tcp_write(c->pcb, p, (u16)n, TCP_WRITE_FLAG_COPY | (last ? 0 : TCP_WRITE_FLAG_MORE)))
-            break; // no memory now: on_sent and on_poll come back here
-        ring_consume(&c->tx, n);
-        moved += n;
-    }
-    if (moved > 0) {
-        tcp_output(c->pcb);
-        waitq_wake_all(&c->wait);
-    }
+    u64 piece;
+    const void *p = ring_peek(&c->tx, &piece);
+    u32 n = (u32)MIN(piece, (u64)MIN(tcp_sndbuf(c->pcb), 0xffffu));
+    if (n == 0 || !heap_has_room(n))
+        return; // on_sent and on_poll come back here
+    bool last = n == ring_used(&c->tx);
+    if (tcp_write(c->pcb, p, (u16)n, TCP_WRITE_FLAG_COPY | (last ? 0 : TCP_WRITE_FLAG_MORE)))
+        return; // no memory now: likewise
+    ring_consume(&c->tx, n);
+    tcp_output(c->pcb);
+    waitq_wake_all(&c->wait);
+    if (!last)
+        net_post(&c->work);
 }
 
 // A window that was used up twice since it last grew doubles, while the budget lasts.

@@ -7,11 +7,14 @@
 const struct backend_ops *backend;
 char backend_missing[160];
 
-static const struct backend_ops *const known[] = {&vmx_backend, &svm_backend};
-
 int backend_init(void)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(known) && !backend; i++) {
+    // The CPU's own vendor comes last: what it says is missing is what helps.
+    const struct backend_ops *const by_intel[] = {&svm_backend, &vmx_backend};
+    const struct backend_ops *const by_amd[] = {&vmx_backend, &svm_backend};
+    bool intel = strcmp(host_features.vendor, "GenuineIntel") == 0;
+    const struct backend_ops *const *known = intel ? by_intel : by_amd;
+    for (size_t i = 0; i < ARRAY_SIZE(by_amd) && !backend; i++) {
         if (!known[i]->probe(backend_missing, sizeof backend_missing))
             continue;
         if (known[i]->cpu_enable() < 0) {

@@ -7,6 +7,7 @@
 #include "arch/x86/serial.h"
 #include "kernel/guest/guest.h"
 #include "kernel/lib.h"
+#include "kernel/log.h"
 #include "kernel/thread.h"
 
 u64 __stack_chk_guard = 0x5f4a9b3c7e21d800ull; // replaced at entry by boot/start.S
@@ -49,6 +50,7 @@ void crash_begin(void)
     if (depth == 0 && cpu_count > 1)
         lapic_nmi_others();
     serial_crash_mode();
+    log_print_unshown();
     crash_print("\n*** Skiff " SKIFF_VERSION ": %s ***",
                 depth == 0 ? "the host has crashed" : "it crashed again while telling");
 }

@@ -78,6 +78,13 @@ static void run_host(struct call *c)
     out_end(o);
 }
 
+static void run_uptime(struct call *c)
+{
+    out_begin(c->out);
+    out_u64(c->out, "uptime_ns", time_ns());
+    out_end(c->out);
+}
+
 static void net_stats(struct out *o)
 {
     struct net_info n = {.up = false};
@@ -308,6 +315,7 @@ static void run_host_poweroff(struct call *c)
 const struct command host_commands[] = {
     {"help", "[COMMAND]", "", "the commands, or all about one", NULL, command_help},
     {"host", "", "", "this host: CPU, memory, network, time", NULL, run_host},
+    {"uptime", "", "", "this host's clock, as in the log", NULL, run_uptime},
     {"stats", "[NAME]", "", "figures: network, guests' exits, threads", NULL, run_stats},
     {"log", "[COUNT]", "", "the last lines of the log (50)", NULL, run_log},
     {"host-reboot", "", "--force", "reboots this host",

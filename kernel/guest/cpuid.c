@@ -255,20 +255,30 @@ void cpuid_index(struct guest *g)
     }
 }
 
+static bool answers(const struct cpuid_entry *e, u32 leaf, u32 sub)
+{
+    return e->leaf == leaf && (!(e->flags & SUB_MATTERS) || e->sub == sub);
+}
+
+static const struct cpuid_entry *search(const struct guest *g, u32 first, u32 leaf, u32 sub)
+{
+    for (u32 i = first; i < g->cpuid_count; i++)
+        if (answers(&g->cpuid[i], leaf, sub))
+            return &g->cpuid[i];
+    return NULL;
+}
+
+// Guests' CPUID exits count every instruction: the common leaves are found without a search.
 static const struct cpuid_entry *find(const struct guest *g, u32 leaf, u32 sub)
 {
-    u32 i = 0;
-    if ((leaf & 0x7fffffff) < ARRAY_SIZE(g->cpuid_first[0])) {
-        i = g->cpuid_first[leaf >> 31][leaf & 0x7fffffff];
-        if (!i--)
-            return NULL;
-    }
-    for (; i < g->cpuid_count; i++) {
-        const struct cpuid_entry *e = &g->cpuid[i];
-        if (e->leaf == leaf && (!(e->flags & SUB_MATTERS) || e->sub == sub))
-            return e;
-    }
-    return NULL;
+    u32 low = leaf & 0x7fffffff;
+    if (low >= ARRAY_SIZE(g->cpuid_first[0]))
+        return search(g, 0, leaf, sub);
+    u32 first = g->cpuid_first[leaf >> 31][low];
+    if (!first)
+        return NULL;
+    const struct cpuid_entry *e = &g->cpuid[first - 1];
+    return answers(e, leaf, sub) ? e : search(g, first, leaf, sub);
 }
 
 // Bytes of an XSAVE area with these components, in standard or compacted form (SDM 1 13.4).

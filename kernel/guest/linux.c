@@ -143,7 +143,7 @@ static int write_params(struct load *l, const struct setup_header *h)
 static int write_page_tables(struct load *l)
 {
     u64 pdpt = BOOT_PAGES + PAGE_SIZE, directories = pdpt + PAGE_SIZE;
-    u64 entry = pdpt | PTE_TABLE;
+    u64 entry = pdpt | PTE_TABLE, batch[64];
     int error = guest_zero(l->g, BOOT_PAGES, (2 + IDENTITY_GIB) * PAGE_SIZE);
     if (!error)
         error = load_write(l, BOOT_PAGES, &entry, sizeof(entry));
@@ -151,9 +151,10 @@ static int write_page_tables(struct load *l)
         entry = (directories + i * PAGE_SIZE) | PTE_TABLE;
         error = load_write(l, pdpt + i * 8, &entry, sizeof(entry));
     }
-    for (u64 i = 0; i < IDENTITY_GIB * 512 && !error; i++) {
-        entry = i * LARGE_PAGE_SIZE | PTE_LARGE;
-        error = load_write(l, directories + i * 8, &entry, sizeof(entry));
+    for (u64 i = 0; i < IDENTITY_GIB * 512 && !error; i += ARRAY_SIZE(batch)) {
+        for (u64 k = 0; k < ARRAY_SIZE(batch); k++)
+            batch[k] = (i + k) * LARGE_PAGE_SIZE | PTE_LARGE;
+        error = load_write(l, directories + i * 8, batch, sizeof(batch));
     }
     return error;
 }

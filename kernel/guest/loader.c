@@ -15,6 +15,7 @@
 #define DESCRIPTOR_DATA   0x00cf93000000ffffull
 #define DESCRIPTOR_TSS    0x00008b0000000067ull
 #define EFER_LMA          BIT(10)
+#define COPY_STEP         (64 * KIB) // between two looks at whether others want the CPU
 
 int load_fail(struct load *l, const char *fmt, ...)
 {
@@ -58,6 +59,16 @@ int load_check_place(struct load *l, u64 gpa, u64 bytes)
     return 0;
 }
 
+// Kernels and modules are large, and the place was checked.
+static void load_copy(struct load *l, u64 gpa, const u8 *data, u64 bytes)
+{
+    for (u64 n, done = 0; done < bytes; done += n) {
+        n = MIN(bytes - done, COPY_STEP);
+        guest_write(l->g, gpa + done, data + done, n);
+        thread_yield_if_needed();
+    }
+}
+
 int load_segment(struct load *l, u64 gpa, u64 offset, u64 file, u64 memory)
 {
     if (offset > l->size || file > l->size - offset)
@@ -70,7 +81,7 @@ int load_segment(struct load *l, u64 gpa, u64 offset, u64 file, u64 memory)
     int error = load_check_place(l, gpa, memory);
     if (error)
         return error;
-    guest_write(l->g, gpa, l->image + offset, file); // the place was checked
+    load_copy(l, gpa, l->image + offset, file);
     guest_zero(l->g, gpa + file, memory - file);
     l->kernel_end = MAX(l->kernel_end, gpa + memory);
     return 0;
@@ -100,7 +111,7 @@ int load_place_modules(struct load *l, u64 limit)
             return load_fail(l, "module %s does not fit behind the kernel; raise memory",
                              l->g->config.modules[i]);
         m->gpa = top;
-        guest_write(l->g, top, m->data, m->bytes);
+        load_copy(l, top, m->data, m->bytes);
     }
     return 0;
 }

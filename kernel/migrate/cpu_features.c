@@ -144,8 +144,8 @@ static const char *const ext8_ebx[32] = {
 
 #define NOT(bit) ~(1u << (bit))
 static const struct cpu_feature_word words[] = {
-    // x2APIC, the deadline timer and "hypervisor" are the hypervisor's, and so is leaf 80000007h with
-    // its invariant TSC; OSXSAVE follows CR4.
+    // x2APIC, the deadline timer and "hypervisor" are the hypervisor's, and so is leaf 80000007h
+    // with its invariant TSC; OSXSAVE follows CR4.
     {1, 0, ECX, NOT(21) & NOT(24) & NOT(27) & NOT(31), leaf1_ecx},
     // Machine check, APIC, MTRRs and topology are modelled.
     {1, 0, EDX, NOT(7) & NOT(9) & NOT(12) & NOT(14) & NOT(28), leaf1_edx},

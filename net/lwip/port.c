@@ -90,13 +90,37 @@ u32_t lwip_port_isn(const ip_addr_t *local_ip, u16_t local_port, const ip_addr_t
     return (u32_t)siphash(key, &tuple, sizeof(tuple)) + (u32_t)(time_ns() / 4000);
 }
 
-static u32 fold16(u64 sum)
+// The carries of a 64-bit one's complement sum are folded into 16 bits: adding in wider words gives
+// the same result (RFC 1071, 2).
+static u16 fold16(u64 sum)
 {
     sum = (sum & 0xffffffff) + (sum >> 32);
-    sum = (sum & 0xffffffff) + (sum >> 32);
-    u32 s = (u32)sum;
-    s = (s & 0xffff) + (s >> 16);
-    return (s & 0xffff) + (s >> 16);
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (u16)((sum & 0xffff) + (sum >> 16));
+}
+
+// Adds blocks of 64 bytes, at least one, keeping the carry in the flag from word to word.
+static u64 sum_blocks(const u8 *p, u64 blocks)
+{
+    u64 sum = 0;
+    __asm__ volatile("clc\n"
+                     "1: adcq (%1), %0\n"
+                     "adcq 8(%1), %0\n"
+                     "adcq 16(%1), %0\n"
+                     "adcq 24(%1), %0\n"
+                     "adcq 32(%1), %0\n"
+                     "adcq 40(%1), %0\n"
+                     "adcq 48(%1), %0\n"
+                     "adcq 56(%1), %0\n"
+                     "leaq 64(%1), %1\n" // neither lea nor dec touches the carry
+                     "decq %2\n"
+                     "jnz 1b\n"
+                     "adcq $0, %0"
+                     : "+r"(sum), "+r"(p), "+r"(blocks)
+                     :
+                     : "memory", "cc");
+    return sum;
 }
 
 // Internet checksum (RFC 1071) of bytes at any alignment, not inverted, in the machine's byte
@@ -104,19 +128,18 @@ static u32 fold16(u64 sum)
 u16 lwip_port_checksum(const void *data, int bytes)
 {
     const u8 *p = data;
-    u64 a = 0, b = 0, word = 0;
-    for (; bytes >= 32; bytes -= 32, p += 32) {
-        u32 w[8];
-        memcpy(w, p, sizeof(w));
-        a += (u64)w[0] + w[1] + w[2] + w[3];
-        b += (u64)w[4] + w[5] + w[6] + w[7];
+    u64 sum = 0, word = 0;
+    if (bytes >= 64) {
+        sum = fold16(sum_blocks(p, (u64)bytes / 64));
+        p += bytes & ~63;
+        bytes &= 63;
     }
     for (; bytes >= 4; bytes -= 4, p += 4) {
         u32 w;
         memcpy(&w, p, sizeof(w));
-        a += w;
+        sum += w;
     }
     for (int i = 0; i < bytes; i++) // zero padded, as RFC 1071 says for an odd end
         word |= (u64)p[i] << (8 * i);
-    return (u16)fold16(a + b + word);
+    return fold16(sum + word);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Anything a peer may send: raw bytes, or well framed records of which any byte may be wrong, so that
-// the checks behind the CRCs are reached as well. The host must stay up and keep nothing.
+// Anything a peer may send: raw bytes, or well framed records of which any byte may be wrong, so
+// that the checks behind the CRCs are reached as well. The host must stay up and keep nothing.
 // sources: kernel/migrate/check.c kernel/migrate/clock_sync.c kernel/migrate/cpu_features.c
 // sources: kernel/migrate/describe.c kernel/migrate/dest.c kernel/migrate/dest_check.c
 // sources: kernel/migrate/dest_pages.c kernel/migrate/doubt.c kernel/migrate/fault.c
@@ -31,7 +31,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-// ---- The kernel below: one thread, a clock that ticks when it is read ----------------------------
+// ---- The kernel below: one thread, a clock that ticks when it is read ---------------------------
 
 u64 host_tsc_hz = NS_PER_SEC;
 static u64 clock_ns;
@@ -166,7 +166,7 @@ int net_listen(u16 port, void (*fn)(struct conn *c))
 
 #include "tests/unit/fake_move_guest.h"
 
-// ---- What the peer sends -------------------------------------------------------------------------
+// ---- What the peer sends ------------------------------------------------------------------------
 
 static struct peer {
     struct conn base;
@@ -242,7 +242,7 @@ static void put_record(u32 type, const void *payload, u32 bytes)
     put(zeros, ALIGN_UP(bytes, 8u) - bytes);
 }
 
-// ---- Well-formed payloads, to be spoiled ---------------------------------------------------------
+// ---- Well-formed payloads, to be spoiled ----------------------------------------------------
 
 static const u8 uuid[16] = {7};
 static struct move_ident ident;
@@ -253,11 +253,11 @@ static u32 make_guest(u8 *out)
     struct wire_guest *w = (struct wire_guest *)out;
     memset(w, 0, sizeof(*w));
     strcpy(w->name, "web");
-    w->memory_mib = 2;
-    w->memory_bytes = 2 * MIB;
+    w->memory_mib = 1;
+    w->memory_bytes = MIB;
     w->vcpus = 1;
     w->region_count = 1;
-    w->region[0].bytes = 2 * MIB;
+    w->region[0].bytes = MIB;
     w->tsc_hz = NS_PER_SEC;
     w->xcr0_allowed = 7;
     w->xsave_size = 832;
@@ -290,7 +290,7 @@ static u32 make_pages(u8 *out, u8 how)
     u64 *entry = (u64 *)(w + 1);
     *w = (struct wire_pages){2, 1};
     entry[0] = how;
-    entry[1] = 511 | PAGE_ZERO;
+    entry[1] = 255 | PAGE_ZERO;
     memset(entry + 2, how, PAGE_SIZE);
     return sizeof(*w) + 16 + PAGE_SIZE;
 }
@@ -344,7 +344,7 @@ static u32 make_small(u32 type, u8 *out, u8 how)
     memset(out, 0, 256);
     out[0] = how;
     return type == REC_ROUND || type == REC_PING || type == REC_HASH_ASK ? 16
-           : type == REC_CHECK                                          ? 8
+           : type == REC_CHECK                                           ? 8
            : type == REC_OWNER_ASK ? sizeof(struct wire_owner_ask)
                                    : how;
 }
@@ -385,9 +385,9 @@ static void put_header(u32 flags)
 static const struct step {
     u8 type, how;
 } road[] = {
-    {REC_GUEST, 0}, {REC_CPUID, 0}, {REC_DEVICES, 0},    {REC_CHECK, 1}, {REC_PAGES, 3},
-    {REC_ROUND, 1}, {REC_PING, 1},  {REC_ROUND, 2},      {REC_STATE, 0}, {REC_STATE, 1},
-    {REC_STATE, 2}, {REC_OFFER, 0}, {REC_VERIFY, 0},     {REC_HASH_ASK, 0}, {REC_STATE_ASK, 0},
+    {REC_GUEST, 0},  {REC_CPUID, 0}, {REC_DEVICES, 0}, {REC_CHECK, 1},    {REC_PAGES, 3},
+    {REC_ROUND, 1},  {REC_PING, 1},  {REC_ROUND, 2},   {REC_STATE, 0},    {REC_STATE, 1},
+    {REC_STATE, 2},  {REC_OFFER, 0}, {REC_VERIFY, 0},  {REC_HASH_ASK, 0}, {REC_STATE_ASK, 0},
     {REC_COMMIT, 0}, {REC_END, 0},
 };
 
@@ -433,7 +433,7 @@ static void put_road(struct input *in)
     }
 }
 
-// ---- One input -----------------------------------------------------------------------------------
+// ---- One input ----------------------------------------------------------------------------------
 
 static void start_peer(void)
 {
@@ -450,8 +450,7 @@ static void check_and_clean(void)
 {
     for (struct guest *g = guest_first(), *next; g; g = next) {
         next = g->next;
-        assert(g->state == GUEST_RUNNING || g->state == GUEST_PAUSED ||
-               g->state == GUEST_IN_DOUBT);
+        assert(g->state == GUEST_RUNNING || g->state == GUEST_PAUSED || g->state == GUEST_IN_DOUBT);
         assert(g->memory.bytes);
         guest_teardown(g);
         guest_remove(g);

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds Bochs 3.0, the Intel test machine, into the cache; done once for each version, patch and set of options.
+# Builds Bochs 3.0, the Intel test machine, into the cache; done once for each version, set of patches and options.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-PATCH=$SETUP_DIR/bochs-tuntap-drain.patch
+PATCHES=("$SETUP_DIR"/bochs-*.patch)
 OPTIONS="--with-nogui --with-term --enable-all-optimizations --enable-smp --enable-vmx=2 --enable-svm
     --enable-x86-64 --enable-cpu-level=6 --enable-avx --enable-evex --enable-amx --enable-cet --enable-3dnow
     --enable-memtype --enable-pci --enable-e1000 --enable-ne2000 --enable-usb --enable-protection-keys
@@ -12,7 +12,7 @@ OPTIONS="--with-nogui --with-term --enable-all-optimizations --enable-smp --enab
 
 version=$(locked_field bochs 2)
 target=$CACHE/bochs-$version
-stamp=$( (locked_field bochs 4; echo "$OPTIONS"; cat "$PATCH") | sha256sum | cut -d' ' -f1)
+stamp=$( (locked_field bochs 4; echo "$OPTIONS"; cat "${PATCHES[@]}") | sha256sum | cut -d' ' -f1)
 [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && [ -x "$target/bochs" ] && exit 0
 
 say "building Bochs $version (one to three minutes, once)"
@@ -20,7 +20,9 @@ tarball=$(fetch_locked bochs)
 work=$(mktemp -d "$CACHE/bochs-build.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 tar -xf "$tarball" -C "$work" --strip-components=1
-patch -d "$work" -p1 --quiet <"$PATCH"
+for patch in "${PATCHES[@]}"; do
+    patch -d "$work" -p1 --quiet <"$patch"
+done
 log=$CACHE/bochs-build.log
 # shellcheck disable=SC2086
 if ! (cd "$work" && ./configure $OPTIONS && make -j"$(nproc)" bochs) >"$log" 2>&1; then

@@ -13,7 +13,7 @@
 #include "kernel/migrate/sections.h"
 #include "kernel/time.h"
 
-// ---- Below: a host's CPU, memory and guests -------------------------------------------------------
+// ---- Below: a host's CPU, memory and guests -----------------------------------------------------
 
 struct host_features host_features;
 char backend_missing[160] = "VT-x is locked off";
@@ -136,7 +136,7 @@ int vcpu_load_state(struct vcpu *v, const struct vcpu_state *s)
 static const struct state_field no_fields[] = {FIELD_LAST};
 const struct state_table lapic_state = {.name = "lapic", .version = 1, .fields = no_fields};
 
-// ---- A guest like the ones described --------------------------------------------------------------
+// ---- A guest like the ones described ------------------------------------------------------------
 
 static struct state_table uart_table = {.name = "uart", .version = 1, .fields = no_fields};
 static const struct device_ops uart_ops = {.name = "uart", .state = &uart_table};
@@ -150,8 +150,8 @@ static char err[200];
 static int setup(void **state)
 {
     (void)state;
-    host_features = (struct host_features){
-        .vendor = "GenuineIntel", .xcr0_supported = 7, .xsave_size = 832};
+    host_features =
+        (struct host_features){.vendor = "GenuineIntel", .xcr0_supported = 7, .xsave_size = 832};
     backend = &some_backend;
     leaf1_ecx = 0xffffffff;
     leaf7_ebx = 0xffffffff;
@@ -199,7 +199,7 @@ static void check_all(void)
     check_built(&desc, &guest, "alpha", &why);
 }
 
-// ---- Tests ---------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 static void test_nothing_against_it(void **state)
 {
@@ -333,7 +333,7 @@ static void test_malformed_descriptions(void **state)
     assert_int_equal(take(REC_GUEST, &good, sizeof(good)), 0);
     BAD(memset(w.name, 'x', sizeof(w.name)));
     BAD(w.name[1] = '/');
-    BAD(w.cmdline[3] = '\n');
+    BAD(w.cmdline[0] = '\n');
     BAD(memset(w.kernel, 'x', sizeof(w.kernel)));
     BAD(memset(w.modules[3], 'x', sizeof(w.modules[3])));
     BAD(w.vcpus = 0);
@@ -350,8 +350,8 @@ static void test_malformed_descriptions(void **state)
     BAD(w.module_count = 5);
     BAD(w.tsc_hz = 0);
     BAD(w.dirty = 3);
-    assert_int_equal(take(REC_CPUID, desc.cpuid, 5 * sizeof(desc.cpuid[0])), 0);
     assert_int_equal(take(REC_CPUID, desc.cpuid, 4 * sizeof(desc.cpuid[0])), E_PROTO);
+    assert_int_equal(take(REC_CPUID, desc.cpuid, 5 * sizeof(desc.cpuid[0])), 0);
     struct wire_device devices[3];
     memcpy(devices, desc.devices, sizeof(devices));
     assert_int_equal(take(REC_DEVICES, devices, sizeof(devices)), 0);

@@ -9,7 +9,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
-// ---- Below ---------------------------------------------------------------------------------------
+// ---- Below --------------------------------------------------------------------------------------
 
 static u64 now;
 static struct job *ends_while_waited; // ends when somebody waits
@@ -72,7 +72,7 @@ static void cut(struct conn *c)
 }
 static const struct conn_ops ops = {.abort = cut};
 
-// ---- Tests: the table is one for all of them, so each looks at its own jobs -----------------------
+// ---- Tests: the table is one for all of them, so each looks at its own jobs ---------------------
 
 static char err[200];
 

@@ -9,7 +9,7 @@
 #include "kernel/migrate/ownership.h"
 #include "kernel/time.h"
 
-// ---- Below ---------------------------------------------------------------------------------------
+// ---- Below --------------------------------------------------------------------------------------
 
 static u64 now;
 u64 host_boot_id = 100;
@@ -44,7 +44,7 @@ struct guest *guest_find_uuid(const u8 uuid[16])
     return listed && memcmp(guest.uuid, uuid, 16) == 0 ? &guest : NULL;
 }
 
-// ---- Tests ---------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 static const u8 uuid[16] = {1, 2, 3};
 static char why[200];
@@ -93,10 +93,10 @@ static void test_answers_follow_the_guest(void **state)
         u64 memory;
         enum owner_state answer;
     } cases[] = {
-        {GUEST_OFF, 0, OWNER_NOTHING},         {GUEST_RUNNING, MIB, OWNER_RUNS},
-        {GUEST_PAUSED, MIB, OWNER_RUNS},       {GUEST_CRASHED, MIB, OWNER_NOTHING},
-        {GUEST_INCOMING, MIB, OWNER_HOLDS},    {GUEST_FROZEN, MIB, OWNER_HOLDS},
-        {GUEST_IN_DOUBT, MIB, OWNER_HOLDS},    {GUEST_IN_DOUBT, 0, OWNER_NOTHING},
+        {GUEST_OFF, 0, OWNER_NOTHING},      {GUEST_RUNNING, MIB, OWNER_RUNS},
+        {GUEST_PAUSED, MIB, OWNER_RUNS},    {GUEST_CRASHED, MIB, OWNER_NOTHING},
+        {GUEST_INCOMING, MIB, OWNER_HOLDS}, {GUEST_FROZEN, MIB, OWNER_HOLDS},
+        {GUEST_IN_DOUBT, MIB, OWNER_HOLDS}, {GUEST_IN_DOUBT, 0, OWNER_NOTHING},
         {GUEST_MOVED, 0, OWNER_NOTHING}, // the claim is forgotten: the new owner says so itself
     };
     struct wire_owner o;

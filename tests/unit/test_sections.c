@@ -10,7 +10,7 @@
 #include "kernel/migrate/stream.h"
 #include "kernel/time.h"
 
-// ---- Below: memory, and a guest of one vCPU and two devices ---------------------------------------
+// ---- Below: memory, and a guest of one vCPU and two devices -------------------------------------
 
 u64 time_ns(void)
 {
@@ -68,8 +68,8 @@ static const struct state_field toy_fields[] = {
 };
 static const struct state_table toy_table = {
     .name = "toy", .version = 1, .fields = toy_fields, .struct_size = sizeof(struct toy)};
-static const struct state_field apic_fields[] = {
-    FIELD(1, FIELD_COPY, struct toy, value, 1, 0, 0), FIELD_LAST};
+static const struct state_field apic_fields[] = {FIELD(1, FIELD_COPY, struct toy, value, 1, 0, 0),
+                                                 FIELD_LAST};
 const struct state_table lapic_state = {
     .name = "lapic", .version = 1, .fields = apic_fields, .struct_size = sizeof(struct toy)};
 static const struct device_ops toy_ops = {.name = "toy", .state = &toy_table};
@@ -136,7 +136,8 @@ static int setup(void **state)
     guest.vcpu[0] = &vcpu;
     guest.vcpu_count = 1;
     for (u32 i = 0; i < 2; i++)
-        devices[i] = (struct device){.ops = &toy_ops, .guest = &guest, .priv = &toys[i], .instance = i};
+        devices[i] =
+            (struct device){.ops = &toy_ops, .guest = &guest, .priv = &toys[i], .instance = i};
     devices[0].next = &devices[1];
     guest.devices = &devices[0];
     toys[0] = (struct toy){11, 5};
@@ -174,7 +175,7 @@ static bool nth(u32 n, struct section *sec)
     return more;
 }
 
-// ---- Tests ---------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 static void test_order(void **state)
 {

@@ -16,13 +16,11 @@ static const u32 direct[] = {
     MSR_CSTAR,       MSR_SFMASK,       MSR_FS_BASE,      MSR_GS_BASE, MSR_KERNEL_GS_BASE,
 };
 
-enum { READ = 1, WRITE = 2 };
-
 // Two bits an MSR, set: exits. 8192 MSRs from 0, then as many from C000_0000h.
-static void allow(u8 *map, u32 msr, u8 access)
+static void allow(u8 *map, u32 msr)
 {
     u32 n = msr >= 0xc0000000 ? 8192 + (msr - 0xc0000000) : msr;
-    map[n / 4] &= ~(access << n % 4 * 2);
+    map[n / 4] &= ~(3u << n % 4 * 2);
 }
 
 int svm_maps_init(void)
@@ -38,11 +36,11 @@ int svm_maps_init(void)
     memset(phys_ptr(msrpm), 0xff, MSRPM_PAGES * PAGE_SIZE);
     memset(phys_ptr(iopm), 0xff, IOPM_PAGES * PAGE_SIZE);
     for (size_t i = 0; i < ARRAY_SIZE(direct); i++)
-        allow(phys_ptr(msrpm), direct[i], READ | WRITE);
+        allow(phys_ptr(msrpm), direct[i]);
     if (svm_caps.rdtscp)
-        allow(phys_ptr(msrpm), MSR_TSC_AUX, READ | WRITE);
+        allow(phys_ptr(msrpm), MSR_TSC_AUX);
     if (svm_caps.spec_ctrl_bits)
-        allow(phys_ptr(msrpm), MSR_SPEC_CTRL, READ | WRITE);
+        allow(phys_ptr(msrpm), MSR_SPEC_CTRL);
     svm_iopm_pa = iopm;
     svm_msrpm_pa = msrpm;
     return 0;

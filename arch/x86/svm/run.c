@@ -11,8 +11,8 @@ static void slice_over(struct ktimer *t)
 }
 
 // The host's timer bounds the turn. One that is armed for an earlier moment stays: an exit too many
-// costs less than a new timer at each entry. Interrupts are off: a timer that is due meanwhile still
-// comes, and ends the guest's turn at once.
+// costs less than a new timer at each entry. Interrupts are off: a timer that is due meanwhile
+// still comes, and ends the guest's turn at once.
 static void slice_set(struct svm_vcpu *sv, u64 deadline_tsc)
 {
     if (deadline_tsc >= sv->slice_deadline)

@@ -144,6 +144,7 @@ bool vmx_caps_find(char *why, size_t size)
         .proc2 = value[PROC2],
         .exit = value[EXIT],
         .entry = value[ENTRY],
+        .slice_ticks = host_tsc_hz / 1000,
         .timer_shift = rdmsr(MSR_VMX_MISC) & 0x1f,
         .preemption_timer = value[PIN] & PIN_PREEMPTION_TIMER,
         .pml = pml,

@@ -24,11 +24,11 @@
 
     .section .text.vmx_enter, "ax"
     .globl vmx_enter, vmx_exit_entry
-    .hidden vmx_enter, vmx_exit_entry
+    .hidden vmx_enter, vmx_exit_entry, vmx_exited, vmx_refused
     .type vmx_enter, @function
     .balign 16
-// u32 vmx_enter(u64 *gpr, struct vmx_vcpu *vx): 0 exit, 1 VMfailInvalid, 2 VMfailValid.
-// Called and returns with interrupts off.
+// void vmx_enter(u64 *gpr, struct vmx_vcpu *vx, struct vm_exit *x): goes on in vmx_exited(vx, x) or
+// vmx_refused(vx, x, how), which return to the caller. Interrupts are off all the way.
 vmx_enter:
     push %rbp
     push %rbx
@@ -36,6 +36,8 @@ vmx_enter:
     push %r13
     push %r14
     push %r15
+    push %rsi
+    push %rdx
     push %rdi
     cmp VX_HOST_RSP(%rsi), %rsp
     je 1f
@@ -63,15 +65,27 @@ vmx_enter:
     vmlaunch
     jmp 3f
 2:  vmresume
-3:  mov $1, %eax                    // not entered: CF invalid, ZF valid (SDM 3C 30.2)
+3:  mov $1, %edx                    // not entered: CF invalid, ZF valid (SDM 3C 30.2)
     jc 4f
-    mov $2, %eax
+    mov $2, %edx
 4:  pop %rdi
-    jmp 5f
+    pop %rsi
+    pop %rdi
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    jmp vmx_refused
 
     .balign 16
 // Host RIP of the VMCS. RSP is what vmx_enter left, flags are clear, the rest is the guest's.
 vmx_exit_entry:
+    // RFLAGS.IF is 0 here and stays so: the shadow of STI covers the CLI (SDM 2B STI). Bochs 3.0
+    // takes interrupts after an exit from a guest with IF set until IF changes, in spite of it.
+    sti
+    cli
     push %rax
     mov 8(%rsp), %rax
     mov %rcx, RCX(%rax)
@@ -90,14 +104,15 @@ vmx_exit_entry:
     mov %r15, R15(%rax)
     pop RAX(%rax)
     pop %rdi
-    xor %eax, %eax
-5:  pop %r15
+    pop %rsi
+    pop %rdi
+    pop %r15
     pop %r14
     pop %r13
     pop %r12
     pop %rbx
     pop %rbp
-    ret
+    jmp vmx_exited
     .size vmx_enter, . - vmx_enter
 
     .section .note.GNU-stack, "", @progbits

