@@ -286,6 +286,8 @@ static void end_started(struct incoming *in)
 {
     struct job_info *i = &in->job->info;
     i->measured_blackout_us = in->claim->blackout_ns / NS_PER_US;
+    if (in->digest.chunks) // the source compares, and commits to what is equal only
+        i->digest_match = 1;
     job_end(in->job, JOB_DONE, "%s runs here; blackout %llu.%llu ms (+- %llu us)", i->guest,
             (unsigned long long)i->measured_blackout_us / 1000,
             (unsigned long long)i->measured_blackout_us % 1000 / 100,

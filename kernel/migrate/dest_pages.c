@@ -4,6 +4,7 @@
 #include "kernel/migrate/dest.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/thread.h"
+#include "kernel/time.h"
 
 static int check_batch(struct incoming *in, const struct record *r, const u64 *entries, u32 count)
 {
@@ -20,6 +21,17 @@ static int check_batch(struct incoming *in, const struct record *r, const u64 *e
         return incoming_fail(in, E_PROTO, "PAGES has %u bytes, wanted %llu for its %u pages",
                              r->bytes, (unsigned long long)wanted, count);
     return 0;
+}
+
+static void show_progress(struct incoming *in, u32 round)
+{
+    struct job_info *i = &in->job->info;
+    u64 ms = (time_ns() - i->started_ns) / NS_PER_MS;
+    i->round = round;
+    i->pages_sent = in->pages_in;
+    i->pages_zero = in->pages_zero;
+    i->bytes_wire = in->s->conn->bytes_in + in->s->conn->bytes_out;
+    i->rate_bytes_s = ms ? in->s->conn->bytes_in * 1000 / ms : 0;
 }
 
 int incoming_pages(struct incoming *in, const struct record *r)
@@ -45,9 +57,6 @@ int incoming_pages(struct incoming *in, const struct record *r)
         }
         thread_yield_if_needed();
     }
-    in->job->info.round = w->round;
-    in->job->info.pages_sent = in->pages_in;
-    in->job->info.pages_zero = in->pages_zero;
-    in->job->info.bytes_wire = in->s->conn->bytes_in + in->s->conn->bytes_out;
+    show_progress(in, w->round);
     return 0;
 }

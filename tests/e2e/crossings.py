@@ -7,12 +7,13 @@ from harness import moves
 from harness.pair import linux, wait_beats
 
 MEMORY = 128
+HEARTBEAT_MS = 20
 
 
 def busy_guest(name: str = "busy", dirty: str = "auto"):
     """Writes and checks half of its memory at 200 pages a second, registers live, a heartbeat every 20 ms."""
     return linux(name, mode="work", memory=MEMORY, dirty=dirty,
-                 extra="skiff.rate=200 skiff.fraction=0.5 skiff.heartbeat_ms=20")
+                 extra=f"skiff.rate=200 skiff.fraction=0.5 skiff.heartbeat_ms={HEARTBEAT_MS}")
 
 
 def start_busy(group, name: str = "busy") -> None:
@@ -30,7 +31,9 @@ def check_move(result: moves.Move, tracking: str) -> None:
     assert job["pages_zero"] > 0 and job["pages_sent"] > 0 and job["round"] >= 2, job
     assert len(result.before) >= 20, f"only {len(result.before)} heartbeats during pre-copy"
     blackout = job["measured_blackout_us"] / 1000
-    tolerance = max(0.2 * blackout, 2 * 20)
+    # 20 %, and what the outside view cannot resolve: two heartbeat periods, and a sample of the clock every 0.1 s
+    # of wall time while two emulators on loaded cores run faster and slower than that.
+    tolerance = 0.2 * blackout + 2 * HEARTBEAT_MS + 100
     assert abs(result.gap_ms - blackout) <= tolerance, (
         f"outside saw a gap of {result.gap_ms:.0f} ms (emulated), the hosts a blackout of {blackout:.0f} ms")
 

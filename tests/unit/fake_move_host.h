@@ -80,6 +80,14 @@ static void obey(FILE *out, const char *verb, const char *arg)
     if (!strcmp(verb, "start")) {
         fake_guest_start("web", uuid, GUEST_MIB);
         fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "pause")) {
+        guest_quiesce(g);
+        g->state = GUEST_PAUSED;
+        fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "resume")) {
+        g->state = GUEST_RUNNING;
+        guest_unquiesce(g, 0);
+        fprintf(out, "ok\n");
     } else if (!strcmp(verb, "state")) {
         fprintf(out, "%s %llu %s\n", g ? guest_state_name(g->state) : "none",
                 (unsigned long long)(g ? g->epoch : 0), g ? g->why : "");

@@ -47,6 +47,24 @@ static void test_back_and_forth(void **state)
     assert_reply("running 5");
 }
 
+// A paused guest arrives paused, and one that stays behind stays paused.
+static void test_paused(void **state)
+{
+    (void)state;
+    ask(0, "pause");
+    ask(0, "fault drop-link-at-offer");
+    move(0);
+    assert_reply("failed");
+    assert_true(starts(ask(0, "state"), "paused"));
+    assert_nowhere();
+    move(0);
+    assert_reply("done");
+    assert_true(starts(ask(1, "state"), "paused"));
+    assert_nowhere();
+    ask(1, "resume");
+    assert_runs(1);
+}
+
 static void test_verified(void **state)
 {
     (void)state;
@@ -391,6 +409,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_back_and_forth, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_paused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verified, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verify_finds_page, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verify_finds_page_at_destination, setup, teardown),

@@ -113,9 +113,9 @@ class Host:
         return errors[0]
 
     def job(self, job_id: int | None = None) -> dict:
-        jobs = self.ok("jobs")
+        jobs = self.ok("jobs" if job_id is None else f"jobs {job_id}")
         assert jobs, f"{self.name}: no jobs"
-        return next(j for j in reversed(jobs) if job_id is None or j["id"] == job_id)
+        return jobs[-1]
 
 
 def host_cfg(name: str, hosts: list[str], guests: list[GuestSpec], migrate: dict | None = None,
