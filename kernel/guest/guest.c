@@ -14,7 +14,7 @@ const char *guest_state_name(enum guest_state s)
     static const char *const names[] = {
         [GUEST_OFF] = "off",           [GUEST_RUNNING] = "running",   [GUEST_PAUSED] = "paused",
         [GUEST_CRASHED] = "crashed",   [GUEST_INCOMING] = "incoming", [GUEST_FROZEN] = "frozen",
-        [GUEST_IN_DOUBT] = "in doubt", [GUEST_MOVED] = "moved",
+        [GUEST_IN_DOUBT] = "in-doubt", [GUEST_MOVED] = "moved",
     };
     return (size_t)s < ARRAY_SIZE(names) ? names[s] : "unknown";
 }
@@ -125,7 +125,7 @@ void guest_log(enum log_level level, const struct guest *g, const char *fmt, ...
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    snprintf(area, sizeof(area), "guest %s", g->name);
+    snprintf(area, sizeof(area), "guest %.9s", g->name); // the log keeps 15 characters
     log_write(level, area, "%s", text);
 }
 

@@ -39,5 +39,5 @@ def folder(request) -> Path:
 @pytest.fixture(scope="module")
 def group(request, folder, machine) -> Group:
     """The booted hosts of a module: its GROUP says which, with what guests (see harness.pair.Group)."""
-    with Group(folder, machine=machine, **request.module.GROUP) as hosts:
+    with Group(folder, **{"machine": machine, **request.module.GROUP}) as hosts:
         yield hosts.boot()

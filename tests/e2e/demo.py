@@ -41,6 +41,7 @@ def figures(group: Group, result: moves.Move, machine: str, dmesg: list[str]) ->
         "predicted_blackout_ms": round(job["predicted_blackout_us"] / 1000, 1),
         "client_gap_ms": round(result.gap_ms, 1),
         "client_gap_wall_ms": round(result.gap_wall_ms, 1),
+        "client_longest_other_gap_wall_ms": round(result.other_gap_wall_ms, 1),
         "clocks": "*_wall_ms: wall clock; other times: emulated, client_gap_ms by the destination's clock",
         "rounds": job["round"],
         "pages_sent": job["pages_sent"],

@@ -112,7 +112,7 @@ def test_no_virtualization_is_one_sentence(folder):
                guests={"alpha": [bare("hello", "hello.multiboot")]}) as hosts:
         alpha = hosts.boot()["alpha"]
         error = alpha.refused("start hello")
-        assert "VT-x" in error and len(error.splitlines()) == 1
+        assert "AMD-V" in error and len(error.splitlines()) == 1
 
 
 def test_host_poweroff(group):

@@ -65,7 +65,7 @@ static struct guest *table, *removed;
 const char *guest_state_name(enum guest_state s)
 {
     static const char *const n[] = {"off",      "running", "paused",   "crashed",
-                                    "incoming", "frozen",  "in doubt", "moved"};
+                                    "incoming", "frozen",  "in-doubt", "moved"};
     return n[s];
 }
 

@@ -274,7 +274,7 @@ static void test_destination_dies_after_commit(void **state)
     stall_and_kill(1, "commit", 1);
     ask(0, "wait");
     assert_reply("in-doubt");
-    await(0, "in doubt");
+    await(0, "in-doubt");
     assert_nowhere();
     power_on(1);
     usleep(800000);
@@ -297,7 +297,7 @@ static void test_resolve_drop(void **state)
     (void)state;
     stall_and_kill(1, "commit", 1);
     ask(0, "wait");
-    await(0, "in doubt");
+    await(0, "in-doubt");
     ask(0, "resolve drop");
     assert_reply("0");
     ask(0, "state");
@@ -323,7 +323,7 @@ static void test_source_dies(void **state)
     ask(0, "begin bravo");
     usleep(250000);
     power_off(0);
-    await(1, "in doubt");
+    await(1, "in-doubt");
     assert_nowhere();
     power_on(0);
     usleep(800000);

@@ -45,7 +45,6 @@ static const struct wanted_control wanted[] = {
     {PROC2, 12, LIKE, "INVPCID"},
     {PROC2, 15, LIKE, "ENCLS exiting"},
     {PROC2, 17, LIKE, "PML"},
-    {PROC2, 20, LIKE, "XSAVES"},
     {PROC2, 25, LIKE, "TSC scaling"},
     {EXIT, 2, NEED, "save debug controls"},
     {EXIT, 9, NEED, "64-bit host"},

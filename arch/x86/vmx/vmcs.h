@@ -23,7 +23,6 @@ enum vmcs_field {
     VMCS_PML_ADDRESS = 0x200e,
     VMCS_TSC_OFFSET = 0x2010,
     VMCS_EPTP = 0x201a,
-    VMCS_XSS_EXITING = 0x202c,
     VMCS_ENCLS_EXITING = 0x202e,
     VMCS_TSC_MULTIPLIER = 0x2032,
     VMCS_GUEST_PHYSICAL = 0x2400,
@@ -140,7 +139,6 @@ enum vmcs_field {
 #define PROC2_INVPCID          BIT(12)
 #define PROC2_ENCLS            BIT(15)
 #define PROC2_PML              BIT(17)
-#define PROC2_XSAVES           BIT(20)
 #define PROC2_TSC_SCALING      BIT(25)
 #define ENTRY_IA32E            BIT(9)
 

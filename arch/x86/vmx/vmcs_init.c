@@ -87,8 +87,6 @@ static void init_memory(struct vmx_vcpu *vx)
     vmwrite(VMCS_TSC_OFFSET, 0);
     if (vmx_caps.tsc_scaling)
         vmwrite(VMCS_TSC_MULTIPLIER, 1ull << 48);
-    if (vmx_caps.proc2 & PROC2_XSAVES)
-        vmwrite(VMCS_XSS_EXITING, 0);
     if (vmx_caps.proc2 & PROC2_ENCLS)
         vmwrite(VMCS_ENCLS_EXITING, ~0ull);
     if (vx->pml) {

@@ -19,8 +19,9 @@ class Move:
     incoming: dict
     before: list[Beat]   # heartbeats that came out of the source during the move
     after: list[Beat]    # the first ones that came out of the destination
-    gap_wall_ms: float   # the longest silence seen outside
+    gap_wall_ms: float   # the silence seen outside between the last line there and the first line here
     gap_ms: float        # the same in the destination's (emulated) clock
+    other_gap_wall_ms: float  # the longest silence elsewhere: a busy host's console is late at times
 
 
 class ClockMap:
@@ -88,17 +89,17 @@ def move(source: Host, guest: str, target: Host, timeout: float = 240, tell=None
     after = wait_beats(target, guest, 20, 60, starts[target.name])
     clock.sample()
     before = beats(source, guest, starts[source.name])
-    stamps = [b.wall for b in before] + [b.wall for b in after]
-    gap = longest_gap(stamps)
-    gap_emulated = longest_gap([clock.emulated(stamp) for stamp in stamps])
+    assert before, "no heartbeat during pre-copy: the guest was not running"
+    last, first = before[-1].wall, after[0].wall
+    gap_emulated = clock.emulated(first) - clock.emulated(last)
+    other = max(longest_gap([b.wall for b in before]), longest_gap([b.wall for b in after]))
     incoming = next(j for j in reversed(target.ok("jobs")) if j["incoming"] and j["guest"] == guest)
-    return Move(job, incoming, before, after, gap * 1000, gap_emulated * 1000)
+    return Move(job, incoming, before, after, (first - last) * 1000, gap_emulated * 1000, other * 1000)
 
 
 def check_beats(result: Move) -> None:
     """The guest lost no heartbeat, saw no error, and neither of its clocks went back."""
     all_beats = result.before + result.after
-    assert result.before, "no heartbeat during pre-copy: the guest was not running"
     for earlier, later in zip(all_beats, all_beats[1:]):
         # The line that is under way when the guest changes hosts comes out half here, half there.
         most = 2 if later.host != earlier.host else 1
