@@ -297,6 +297,7 @@ static void stop_host(struct call *c, const char *what, void (*stop)(void))
         out_end(c->out);
     }
     out_flush(c->out);
+    net_stop(); // or the NIC goes on writing to memory that is somebody else's by then
     if (backend)
         backend->cpu_disable();
     stop();

@@ -45,6 +45,9 @@ static void job_json(struct out *o, const struct job_info *j)
     out_u64(o, "clock_error_us", j->clock_error_us);
     out_u64(o, "started_ns", j->started_ns);
     out_u64(o, "ended_ns", j->ended_ns);
+    out_u64(o, "enable_ticks", j->enable_ticks);
+    out_u64(o, "collect_ticks", j->collect_ticks);
+    out_u64(o, "collect_pages", j->collect_pages);
     out_str(o, "dirty_tracking", j->dirty_tracking);
     out_str(o, "stop_reason", j->stop_reason);
     out_str(o, "digest", digest_name(j->digest_match));

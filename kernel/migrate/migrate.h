@@ -35,8 +35,10 @@ struct job_info {
     u64 rate_bytes_s, dirty_rate_pages_s;
     u64 eta_ms, predicted_blackout_us, measured_blackout_us, clock_error_us;
     u64 started_ns, ended_ns;
-    u8 digest_match;  // 0 not asked, 1 match, 2 differ
-    char result[200]; // one sentence, also while failed
+    u64 enable_ticks;                 // host TSC ticks to start the dirty log
+    u64 collect_ticks, collect_pages; // host TSC ticks of all collections, and what they found
+    u8 digest_match;                  // 0 not asked, 1 match, 2 differ
+    char result[200];                 // one sentence, also while failed
     char dirty_tracking[8];
     char stop_reason[16]; // "blackout", "rounds", "no-progress"
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Pre-copy: sends the guest's pages in rounds while it runs, until stopping it is cheap enough.
+#include "arch/x86/cpu.h"
 #include "kernel/lib.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/migrate/source.h"
@@ -188,7 +189,10 @@ static int measure_link(struct move *m)
 // The guest's writes since the last call join m->todo and m->touched.
 static int collect(struct move *m, u64 round_start)
 {
+    u64 start = rdtsc();
     s64 n = dirty_log_collect(m->guest, &m->todo);
+    m->job->info.collect_ticks += rdtsc() - start;
+    m->job->info.collect_pages += n > 0 ? (u64)n : 0;
     if (n < 0)
         return move_fail(m, (int)n, "the dirty log failed: %s",
                          n == E_NOMEM ? "no memory to split a large page" : "not running");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The source's side of a move, from the connection to the end: one thread a move.
+#include "arch/x86/cpu.h"
 #include "kernel/migrate/source.h"
 
 #include "kernel/lib.h"
@@ -139,7 +140,9 @@ static int start_log(struct move *m)
         dirty_bitmap_init(&m->touched, guest_page_count(g)) != 0)
         return move_fail(m, E_NOMEM, "no memory for a bitmap of %llu pages",
                          (unsigned long long)guest_page_count(g));
+    u64 start = rdtsc();
     int e = dirty_log_start(g, g->config.dirty);
+    m->job->info.enable_ticks = rdtsc() - start;
     if (e)
         return move_fail(m, e, "dirty tracking cannot be started (%s)",
                          e == E_NOMEM  ? "no memory"
