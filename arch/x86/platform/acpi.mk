@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The guest's DSDT: dsdt.asl, compiled by iasl and wrapped into a C array. For the top Makefile,
 # beside the other *.mk files that add sources to LIB_SRCS.
-DSDT_C := $(CURDIR)/$(B)/gen/dsdt_aml.c
+DSDT_C := $(abspath $(B))/gen/dsdt_aml.c
 LIB_SRCS += $(DSDT_C)
 
 $(DSDT_C): arch/x86/platform/dsdt.asl arch/x86/platform/acpi.mk
