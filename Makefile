@@ -11,7 +11,7 @@ PYTEST := $(PYTHON) -m pytest -q
 # V=1 shows the whole command lines.
 Q := $(if $(filter 1,$(V)),,@)
 say = @echo '  $(1)  $@'
-all: $(B)/skiff.efi
+all: $(B)/skiff.efi $(B)/skiff-store
 
 include tests/setup/paths.mk
 
@@ -23,7 +23,7 @@ include $(FRAGMENTS)
 
 SRCS := $(wildcard boot/*.c boot/*.S arch/x86/*.c arch/x86/*.S arch/x86/vmx/*.c arch/x86/vmx/*.S \
           arch/x86/svm/*.c arch/x86/svm/*.S arch/x86/platform/*.c kernel/*.c kernel/guest/*.c kernel/migrate/*.c kernel/console/*.c \
-          net/*.c net/*/*.c storage/*.c storage/*/*.c)
+          net/*.c net/*/*.c storage/*.c)
 OBJS := $(patsubst %,$(B)/obj/%.o,$(SRCS))
 LIB_OBJS := $(patsubst /%,$(B)/lib/%.o,$(LIB_SRCS))
 
@@ -88,6 +88,15 @@ $(B)/skiff.efi: $(B)/skiff.elf
 	$(Q)$(OBJCOPY) -O efi-app-x86_64 --section-alignment 4096 --file-alignment 512 --strip-all \
 	    -j .text -j .rodata -j .symbols -j .rela -j .relro -j .data -j .bss -j .reloc $< $@
 
+# The workstation's tool, of the hypervisor's own sources.
+TOOL_SRCS := $(wildcard storage/tool/*.c) kernel/name.c kernel/number.c kernel/crc32c.c \
+          $(addprefix storage/,block.c datastore.c gpt.c meta.c meta_format.c meta_load.c record.c \
+          space.c volume.c volume_io.c volume_work.c)
+$(B)/skiff-store: $(TOOL_SRCS) $(wildcard storage/*.h storage/tool/*.h kernel/*.h) Makefile
+	@mkdir -p $(@D)
+	$(call say,CC )
+	$(Q)$(CC) -std=gnu11 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -I. -DSKIFF_DEBUG=$(DEBUG) -o $@ $(TOOL_SRCS)
+
 -include $(OBJS:.o=.d) $(LIB_OBJS:.o=.d)
 
 # Without the set-up's sources nothing can be built: say so before the compiler does.
@@ -104,6 +113,8 @@ setup:
 JOBS := -j$(shell nproc)
 MACHINE ?=
 ON_MACHINE := $(if $(MACHINE),--machine $(MACHINE))
+# PART=NAME: only that part of make bench or make soak.
+ONE_PART := $(if $(PART),--part $(PART))
 guests:
 	$(MAKE) $(JOBS) -C tests/guests OUT=$(abspath build/guests)
 
@@ -112,7 +123,7 @@ ready: setup
 
 check: ready
 	$(MAKE) $(JOBS) unit format-check
-	$(PYTEST) tests/e2e -m check $(ON_MACHINE)
+	$(PYTEST) tests/e2e -m check --one-machine $(ON_MACHINE)
 
 test: ready
 	$(MAKE) $(JOBS) unit format-check
@@ -126,10 +137,10 @@ console: ready
 	$(PYTHON) tests/e2e/console.py $(ON_MACHINE)
 
 soak: ready
-	$(PYTHON) tests/e2e/soak.py
+	$(PYTHON) tests/e2e/soak.py $(ONE_PART)
 
 bench: ready
-	$(PYTHON) tests/bench/bench.py
+	$(PYTHON) tests/bench/bench.py $(ONE_PART)
 
 fuzz: setup
 	$(MAKE) $(JOBS) -C tests/fuzz fuzz
@@ -138,7 +149,7 @@ unit:
 	$(MAKE) -C tests/unit run
 
 OUR_C := $(wildcard boot/*.[ch] arch/x86/*.[ch] arch/x86/*/*.[ch] kernel/*.[ch] kernel/*/*.[ch] net/*.[ch] \
-          net/*/*.[ch] storage/*.[ch])
+          net/*/*.[ch] storage/*.[ch] storage/*/*.[ch])
 format:
 	clang-format -i $(OUR_C)
 
@@ -149,15 +160,15 @@ clean:
 	rm -rf build build-debug
 
 help:
-	@echo 'make           build/skiff.efi, the UEFI application, and build/skiff.elf with its symbols'
+	@echo 'make           build/skiff.efi, the UEFI application, build/skiff.elf with its symbols, and build/skiff-store'
 	@echo 'make DEBUG=1   the same with debug checks, into build-debug/'
 	@echo 'make setup     install what is missing (Debian packages, sources, the Bochs emulator)'
 	@echo 'make check     build, unit tests, formatting and one boot: for every commit'
 	@echo 'make test      every test'
 	@echo 'make demo      two hosts, one guest, a live migration; writes build/demo/report.json'
 	@echo 'make console   two hosts, and their serial consoles for you'
-	@echo 'make bench     measures; writes build/bench/report.json'
-	@echo 'make soak      the long runs; writes build/soak/report.json'
+	@echo 'make bench     measures; writes build/bench/report.json (PART=NAME: one part of it)'
+	@echo 'make soak      the long runs; writes build/soak/report.json (PART=NAME: one part of it)'
 	@echo 'make fuzz      the fuzzers, for longer than in make test'
 	@echo 'make unit      unit tests alone'
 	@echo 'make format    clang-format over our C files (format-check only looks)'

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The one-to-one page tables that carry the kernel's first instructions and firmware's runtime
-// services: everything readable, writable and executable, used for nothing else.
+// The one-to-one page tables that carry the first instructions of the kernel and of further CPUs,
+// and firmware's runtime services: everything readable, writable and executable, used for nothing
+// else.
 #include "arch/x86/cpu.h"
 #include "boot/efi.h"
 #include "kernel/lib.h"
@@ -62,16 +63,26 @@ static int fill(u64 *pml4, u64 top, bool use_1g)
     return 0;
 }
 
+// The top table: a CPU that starts loads CR3 while it is in protected mode, where CR3 has 32 bits.
+static u64 *alloc_top(void)
+{
+    EFI_PHYSICAL_ADDRESS pa = 4 * GIB - 1;
+    if (efi_boot->AllocatePages(AllocateMaxAddress, EfiLoaderData, 1, &pa) != EFI_SUCCESS)
+        return NULL;
+    memset((void *)pa, 0, PAGE_SIZE);
+    return (u64 *)pa;
+}
+
 int boot_make_firmware_map(struct boot_info *bi)
 {
     u64 top = top_of_memory();
-    u64 *root = (u64 *)boot_alloc(PAGE_SIZE);
+    u64 *root = alloc_top();
     if (top == 0 || root == NULL || fill(root, MIN(top, ENTRIES * ENTRIES * GIB), have_1g_pages()))
         return E_NOMEM;
     u64 cr4;
     __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
     if (cr4 & CR4_LA57) { // five levels cannot be left in long mode (SDM 3A 4.1.2): one more on top
-        u64 *pml5 = (u64 *)boot_alloc(PAGE_SIZE);
+        u64 *pml5 = alloc_top();
         if (pml5 == NULL)
             return E_NOMEM;
         pml5[0] = (u64)root | PTE_RW;

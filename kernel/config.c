@@ -47,7 +47,8 @@ static void *open_guest(struct config_parser *p, const char *name)
                            CONFIG_MAX_GUESTS);
     struct guest_config *g = &c->guests[c->guest_count];
     p->guest_line[c->guest_count++] = p->line;
-    *g = (struct guest_config){.memory_mib = 256, .vcpus = 1};
+    *g = (struct guest_config){
+        .memory_mib = 256, .vcpus = 1, .rng = true, .balloon = true, .network = true, .macs = 1};
     strlcpy(g->name, name, sizeof(g->name));
     return g;
 }
@@ -63,24 +64,13 @@ void config_defaults(struct host_config *out)
     memset(out, 0, sizeof(*out));
     strlcpy(out->name, "skiff", sizeof(out->name));
     out->dhcp = true;
+    out->mtu = 1500;
     out->port = 7070;
+    out->hints_ms = 50;
     out->blackout_target_ms = 100;
     out->max_rounds = 30;
     out->autostart_wait = true;
     out->log_level = 2; // LOG_INFO
-}
-
-bool config_name_valid(const char *s)
-{
-    size_t n = strnlen(s, CONFIG_NAME);
-    if (n == 0 || n == CONFIG_NAME)
-        return false;
-    for (; *s; s++) {
-        bool alnum = (*s >= '0' && *s <= '9') || ((*s | 0x20) >= 'a' && (*s | 0x20) <= 'z');
-        if (!alnum && *s != '-' && *s != '_' && *s != '.')
-            return false;
-    }
-    return true;
 }
 
 static int open_section(struct config_parser *p, const char *text)
@@ -151,6 +141,8 @@ static int check_complete(struct config_parser *p)
         }
         if (!g->uuid_set)
             uuid_from_names(c->name, g->name, g->uuid);
+        if (!mac_valid(g->mac))
+            mac_from_uuid(g->uuid, g->mac);
     }
     return 0;
 }

@@ -9,10 +9,16 @@
 #define CONFIG_MAX_GUESTS  32
 #define CONFIG_MAX_PEERS   64
 #define CONFIG_MAX_MODULES 4
+#define CONFIG_MAX_DISKS   4
 #define CONFIG_NAME        32
 #define CONFIG_PATH        128
+#define CONFIG_DISK        64
 
 enum dirty_mode { DIRTY_AUTO, DIRTY_PML, DIRTY_WP };
+// What a guest is to tell time by: a TSC of constant rate, or KVM's paravirtual clock.
+enum clock_kind { CLOCK_TSC, CLOCK_KVM };
+// What a guest may see of the CPU: all that the host has, or a level of the x86-64 psABI.
+enum cpu_level { CPU_HOST, CPU_V2, CPU_V3, CPU_V4 };
 
 struct ip_address { // network byte order in bytes[]; 4 or 16 used
     u8 family;      // 0 unset, 4, 6
@@ -30,8 +36,17 @@ struct guest_config {
     char modules[CONFIG_MAX_MODULES][CONFIG_PATH]; // first one is the initrd for Linux
     u32 module_count;
     char cmdline[1024];
+    char disks[CONFIG_MAX_DISKS][CONFIG_DISK]; // host disks, "STORE/VOLUME"
+    u32 disk_count;
     bool autostart;
-    u8 dirty; // enum dirty_mode
+    u8 dirty;          // enum dirty_mode
+    u8 cpu;            // enum cpu_level
+    u8 clock;          // enum clock_kind
+    bool rng, balloon; // devices it has
+    bool network;
+    u8 mac[6]; // all zero: derived from the UUID (config.c)
+    u16 vlan;  // 0: untagged
+    u32 macs;  // that may send through its card, its own among them
 };
 
 struct peer_config {
@@ -40,12 +55,17 @@ struct peer_config {
     u16 port; // 0: the default port
 };
 
+// What a move proves (kernel/config.md).
+enum verify_mode { VERIFY_OFF, VERIFY_ON, VERIFY_STRICT };
+
 struct host_config {
     char name[CONFIG_NAME];
     bool dhcp;
     struct ip_address address4, gateway4, address6, gateway6;
+    u32 mtu;                // bytes of an IP packet on the host's link, default 1500
     u16 port;               // migration service, default 7070
-    bool verify;            // digests over RAM and state at every move
+    u8 verify;              // enum verify_mode
+    u32 hints_ms;           // how long a guest may be asked for its free pages, 0: not at all
     u32 blackout_target_ms; // stop when the predicted blackout is below (default 100)
     u32 max_rounds;         // default 30
     u64 max_rate;           // bytes a second for pre-copy, 0 unlimited
@@ -66,6 +86,12 @@ void ip_format(const struct ip_address *a, char *buf, size_t size);
 // A name that comes up in messages, commands and JSON: letters, digits, '-', '_' and '.', 1 to 31.
 bool config_name_valid(const char *s);
 int uuid_parse(const char *s, u8 out[16]);
+// "52:54:00:12:34:56", of one station, neither a group's nor all zeros.
+int mac_parse(const char *s, u8 out[6]);
+void mac_format(const u8 mac[6], char buf[18]);
+bool mac_valid(const u8 mac[6]);
+// A locally administered address, the same for the same UUID.
+void mac_from_uuid(const u8 uuid[16], u8 out[6]);
 // The same UUID (version 8, RFC 9562 5.8) for the same two names, on every boot.
 void uuid_from_names(const char *host, const char *guest, u8 out[16]);
 void uuid_format(const u8 uuid[16], char buf[37]);

@@ -79,17 +79,9 @@ static bool set_memory(struct config_parser *p, const struct config_key *k, cons
 // Bytes a second, with an optional K, M or G (of 1024).
 static bool set_rate(struct config_parser *p, const struct config_key *k, const char *value)
 {
-    char digits[24];
-    size_t n = strlen(value);
-    unsigned shift = 0;
-    if (n && n < sizeof(digits)) {
-        char last = value[n - 1] & ~0x20;
-        shift = last == 'K' ? 10 : last == 'M' ? 20 : last == 'G' ? 30 : 0;
-        strlcpy(digits, value, shift ? n : n + 1);
-        u64 v;
-        if (parse_u64(digits, &v) == 0 && v <= k->max >> shift)
-            return store(field(p, k), k->size, v << shift);
-    }
+    u64 v;
+    if (parse_bytes(value, &v) == 0 && v <= k->max)
+        return store(field(p, k), k->size, v);
     return wrong_value(p, k, "bytes a second like 10M, or 0 for no limit", value);
 }
 
@@ -123,6 +115,24 @@ static bool set_dirty(struct config_parser *p, const struct config_key *k, const
     return set_choice(p, k, value, words, "auto, pml or wp");
 }
 
+static bool set_cpu(struct config_parser *p, const struct config_key *k, const char *value)
+{
+    static const char *const words[] = {"host", "x86-64-v2", "x86-64-v3", "x86-64-v4", NULL};
+    return set_choice(p, k, value, words, "host, x86-64-v2, x86-64-v3 or x86-64-v4");
+}
+
+static bool set_clock(struct config_parser *p, const struct config_key *k, const char *value)
+{
+    static const char *const words[] = {"tsc", "kvm", NULL}; // enum clock_kind
+    return set_choice(p, k, value, words, "tsc or kvm");
+}
+
+static bool set_verify(struct config_parser *p, const struct config_key *k, const char *value)
+{
+    static const char *const words[] = {"off", "on", "strict", NULL}; // enum verify_mode
+    return set_choice(p, k, value, words, "off, on or strict");
+}
+
 static bool set_uuid(struct config_parser *p, const struct config_key *k, const char *value)
 {
     struct guest_config *g = p->target;
@@ -130,6 +140,12 @@ static bool set_uuid(struct config_parser *p, const struct config_key *k, const 
         return wrong_value(p, k, "a UUID like 0d3bb9f2-6c1e-4c6a-9d55-2f8f3a1c7e10", value);
     g->uuid_set = true;
     return true;
+}
+
+static bool set_mac(struct config_parser *p, const struct config_key *k, const char *value)
+{
+    return mac_parse(value, field(p, k)) == 0 ||
+           wrong_value(p, k, "the address of one station like 52:54:00:12:34:56", value);
 }
 
 static bool set_address4(struct config_parser *p, const struct config_key *k, const char *value)
@@ -187,6 +203,22 @@ static bool set_module(struct config_parser *p, const struct config_key *k, cons
     return set_text(p, &slot, value);
 }
 
+static bool set_disk(struct config_parser *p, const struct config_key *k, const char *value)
+{
+    struct guest_config *g = p->target;
+    if (g->disk_count == CONFIG_MAX_DISKS) {
+        config_fail(p, "disk \"%s\" in [%s] is one too many; a guest takes %d", value, p->section,
+                    CONFIG_MAX_DISKS);
+        return false;
+    }
+    struct config_key slot = *k;
+    slot.offset += g->disk_count * CONFIG_DISK;
+    if (!*value)
+        return wrong_value(p, k, "STORE/VOLUME or the name of a host disk", value);
+    g->disk_count++;
+    return set_text(p, &slot, value);
+}
+
 static bool set_initrd(struct config_parser *p, const struct config_key *k, const char *value)
 {
     struct guest_config *g = p->target;
@@ -220,12 +252,14 @@ const struct config_key config_net_keys[] = {
     {"gateway", set_remote, HOST(gateway4), 4, 0},
     {"address6", set_address6, HOST(address6), 0, 0},
     {"gateway6", set_remote, HOST(gateway6), 6, 0},
+    {"mtu", set_number, HOST(mtu), 1280, 9000},
     {"port", set_number, HOST(port), 1, 65535},
     END,
 };
 
 const struct config_key config_migrate_keys[] = {
-    {"verify", set_bool, HOST(verify), 0, 0},
+    {"verify", set_verify, HOST(verify), 0, 0},
+    {"hints_ms", set_number, HOST(hints_ms), 0, 60000},
     {"blackout_target_ms", set_number, HOST(blackout_target_ms), 1, 600000},
     {"max_rounds", set_number, HOST(max_rounds), 1, 10000},
     {"max_rate", set_rate, HOST(max_rate), 0, ~0ull},
@@ -242,10 +276,19 @@ const struct config_key config_guest_keys[] = {
     {"uuid", set_uuid, GUEST(uuid), 0, 0},
     {"memory", set_memory, GUEST(memory_mib), 64, 1024 * 1024},
     {"vcpus", set_number, GUEST(vcpus), 1, 16},
+    {"cpu", set_cpu, GUEST(cpu), 0, 0},
+    {"clock", set_clock, GUEST(clock), 0, 0},
     {"kernel", set_text, GUEST(kernel), 0, 0},
     {"module", set_module, FIELD(struct guest_config, modules[0]), 0, 0},
     {"initrd", set_initrd, FIELD(struct guest_config, modules[0]), 0, 0},
     {"cmdline", set_text, GUEST(cmdline), 0, 0},
+    {"disk", set_disk, FIELD(struct guest_config, disks[0]), 0, 0},
+    {"rng", set_bool, GUEST(rng), 0, 0},
+    {"balloon", set_bool, GUEST(balloon), 0, 0},
+    {"network", set_bool, GUEST(network), 0, 0},
+    {"mac", set_mac, GUEST(mac), 0, 0},
+    {"vlan", set_number, GUEST(vlan), 1, 4094},
+    {"macs", set_number, GUEST(macs), 1, 16},
     {"autostart", set_bool, GUEST(autostart), 0, 0},
     {"dirty", set_dirty, GUEST(dirty), 0, 0},
     END,
@@ -253,7 +296,7 @@ const struct config_key config_guest_keys[] = {
 
 static void unknown_key(struct config_parser *p, const char *key)
 {
-    char list[160] = "";
+    char list[200] = "";
     char meant[40] = "";
     for (const struct config_key *k = p->keys; k->name; k++) {
         size_t n = strlen(list);

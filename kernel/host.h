@@ -9,6 +9,6 @@ struct boot_info;
 
 extern const struct boot_info *host_boot; // set first of all, never changed
 extern struct host_config host_config;    // after host.cfg was parsed; defaults where it is wrong
-extern char host_config_error[200];       // what is wrong with it; "" when nothing is
+extern char host_config_error[320];       // what is wrong with it; "" when nothing is
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The idle thread: halts its CPU until an interrupt makes a thread ready.
+// The idle thread: halts its CPU until an interrupt makes a thread ready
+// here or another CPU has one to spare.
 #include "arch/x86/cpu.h"
 #include "kernel/sched.h"
 
@@ -8,7 +9,7 @@ void idle_loop(void *arg)
     (void)arg;
     for (;;) {
         irq_disable();
-        if (!sched_has_ready())
+        if (!sched_has_ready() && !sched_pull())
             cpu_idle(); // turns interrupts on and halts in one step: no wake is lost
         irq_enable();
         thread_yield();

@@ -22,6 +22,7 @@ static struct timer_queue queues[MAX_CPUS];
 // the hardware is left alone.
 static void arm_head(struct timer_queue *q, bool force)
 {
+    assert_held(&q->lock);
     u64 want = ~0ull;
     if (q->head)
         want = MAX(time_to_tsc(q->head->deadline_ns) + 1, rdtsc() + SOON_TICKS);
@@ -33,6 +34,7 @@ static void arm_head(struct timer_queue *q, bool force)
 
 static void insert(struct timer_queue *q, struct ktimer *t)
 {
+    assert_held(&q->lock);
     struct ktimer **at = &q->head;
     while (*at && (*at)->deadline_ns <= t->deadline_ns)
         at = &(*at)->next;
@@ -43,6 +45,7 @@ static void insert(struct timer_queue *q, struct ktimer *t)
 
 static void unqueue(struct timer_queue *q, struct ktimer *t)
 {
+    assert_held(&q->lock);
     struct ktimer **at = &q->head;
     while (*at && *at != t)
         at = &(*at)->next;

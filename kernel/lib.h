@@ -51,6 +51,8 @@ static inline u32 count_bits(u64 v)
 
 // Parses the whole string as an unsigned number (decimal, or hex with 0x). Returns 0 or E_INVAL.
 int parse_u64(const char *s, u64 *out);
+// Bytes, with an optional K, M, G or T (of 1024). Returns 0 or E_INVAL.
+int parse_bytes(const char *s, u64 *out);
 
 // CRC-32C (Castagnoli) over len bytes, continuing from crc (start with 0).
 u32 crc32c(u32 crc, const void *data, size_t len);

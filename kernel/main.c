@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The kernel's start: every part in its order, then the services.
 #include "arch/x86/cpu.h"
+#include "arch/x86/smp.h"
 #include "boot/boot_info.h"
 #include "kernel/console/console.h"
 #include "kernel/guest/guest.h"
@@ -8,14 +9,17 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/migrate/migrate.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "net/net.h"
+#include "storage/datastore.h"
+#include "storage/disk.h"
 
 const struct boot_info *host_boot;
 struct host_config host_config;
-char host_config_error[200];
+char host_config_error[320];
 
 void kernel_main(const struct boot_info *bi) __attribute__((noreturn)); // from boot/start.S
 
@@ -69,10 +73,14 @@ static void start_services(void)
 {
     if (backend_init() != 0)
         log_warn("host", "no guests can run here: %s", backend_missing);
+    smp_start(host_boot);
+    disks_start();
+    datastores_start();
     if (net_start(&host_config) != 0)
         log_warn("host", "no network; guests run, but nothing can move");
     migrate_start(&host_config);
     guests_start(&host_config);
+    ledger_start(); // the guests are listed now
 }
 
 void kernel_main(const struct boot_info *bi)

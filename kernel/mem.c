@@ -33,7 +33,7 @@ static u8 *map;                                     // by page number; lock
 static u64 map_pages;                               // pages map[] covers
 static struct free_block free_lists[ZONES][ORDERS]; // circular heads; lock
 static u64 total_pages, free_pages;                 // lock
-static s64 guest_bytes;                             // atomic
+static u64 used_bytes[MEM_USES];                    // atomic
 static u64 image_bytes, boot_file_bytes;            // set once
 
 static int zone_of(u64 pa)
@@ -41,15 +41,28 @@ static int zone_of(u64 pa)
     return pa >= ZONE_BORDER ? ZONE_HIGH : ZONE_LOW;
 }
 
+static void list_insert(struct free_block *before, u64 pa, unsigned order)
+{
+    struct free_block *b = phys_ptr(pa);
+    b->next = before;
+    b->prev = before->prev;
+    before->prev->next = b;
+    before->prev = b;
+    map[pa >> PAGE_SHIFT] = (u8)(PAGE_FREE | order);
+}
+
 static void list_push(u64 pa, unsigned order)
 {
+    list_insert(free_lists[zone_of(pa)][order].next, pa, order);
+}
+
+// What comes back is taken first again where it may still be in a cache. Large blocks were guests'
+// memory and are taken last: an emulator that has translated code in them is slow to write to them
+// (QEMU's TCG: some 15 ms a page).
+static void list_return(u64 pa, unsigned order)
+{
     struct free_block *head = &free_lists[zone_of(pa)][order];
-    struct free_block *b = phys_ptr(pa);
-    b->next = head->next;
-    b->prev = head;
-    head->next->prev = b;
-    head->next = b;
-    map[pa >> PAGE_SHIFT] = (u8)(PAGE_FREE | order);
+    list_insert(order < MEM_LARGE_ORDER ? head->next : head, pa, order);
 }
 
 static void list_remove(u64 pa)
@@ -63,6 +76,7 @@ static void list_remove(u64 pa)
 // Puts a block back and joins it with its buddies. Lock held.
 static void release_block(u64 pa, unsigned order)
 {
+    assert_held(&lock);
     free_pages += 1ull << order;
     for (; order < MEM_MAX_ORDER; order++) {
         u64 buddy = pa ^ (PAGE_SIZE << order);
@@ -72,11 +86,12 @@ static void release_block(u64 pa, unsigned order)
         map[pa >> PAGE_SHIFT] = PAGE_INSIDE;
         pa = MIN(pa, buddy);
     }
-    list_push(pa, order);
+    list_return(pa, order);
 }
 
 static u64 take_block(int zone, unsigned order)
 {
+    assert_held(&lock);
     for (unsigned o = order; o <= MEM_MAX_ORDER; o++) {
         struct free_block *head = &free_lists[zone][o];
         if (head->next == head)
@@ -215,6 +230,7 @@ static struct span place_map(const struct boot_info *bi)
 // Lock held.
 static void add_span(struct span s)
 {
+    assert_held(&lock);
     u64 pfn = s.base >> PAGE_SHIFT;
     u64 end = s.end >> PAGE_SHIFT;
     memset(map + pfn, PAGE_INSIDE, end - pfn);
@@ -259,9 +275,9 @@ void mem_reclaim_boot(const struct boot_info *bi)
     add_ranges(bi, true, (struct span){0, 0});
 }
 
-void mem_account_guest(s64 delta_bytes)
+void mem_account(enum mem_use use, s64 delta_bytes)
 {
-    __atomic_add_fetch(&guest_bytes, delta_bytes, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&used_bytes[use], (u64)delta_bytes, __ATOMIC_RELAXED);
 }
 
 void mem_get_stats(struct mem_stats *out)
@@ -270,7 +286,8 @@ void mem_get_stats(struct mem_stats *out)
     out->total_bytes = total_pages << PAGE_SHIFT;
     out->free_bytes = free_pages << PAGE_SHIFT;
     spin_unlock_irqrestore(&lock, flags);
-    out->guest_bytes = (u64)__atomic_load_n(&guest_bytes, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < MEM_USES; i++)
+        out->used_bytes[i] = __atomic_load_n(&used_bytes[i], __ATOMIC_RELAXED);
     out->heap_bytes = heap_bytes_in_use();
     out->image_bytes = image_bytes;
     out->boot_file_bytes = boot_file_bytes;

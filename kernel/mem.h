@@ -42,15 +42,26 @@ void *kmalloc(size_t size);
 void *kzalloc(size_t size);
 void kfree(void *p);
 
+// What grows with guests and their moves is accounted by what it is for.
+enum mem_use {
+    MEM_GUEST_RAM,
+    MEM_PAGE_TABLES, // of guests
+    MEM_DIRTY_LOG,   // bitmaps of guests' pages
+    MEM_PAGE_HASHES, // of moves that verify
+    MEM_NETWORK,     // packet buffers, and what connections have not sent or read yet
+    MEM_DATASTORES,  // their metadata and requests
+    MEM_USES
+};
+
 struct mem_stats {
     u64 total_bytes; // managed by the page allocator
     u64 free_bytes;
-    u64 guest_bytes;     // guest RAM, accounted with mem_account_guest
+    u64 used_bytes[MEM_USES];
     u64 heap_bytes;      // handed out by kmalloc
     u64 image_bytes;     // the EFI image, boot files excluded
     u64 boot_file_bytes; // guest files kept from the ESP
 };
 void mem_get_stats(struct mem_stats *out);
-void mem_account_guest(s64 delta_bytes);
+void mem_account(enum mem_use use, s64 delta_bytes);
 
 #endif

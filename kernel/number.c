@@ -32,3 +32,19 @@ int parse_u64(const char *s, u64 *out)
     *out = v;
     return 0;
 }
+
+int parse_bytes(const char *s, u64 *out)
+{
+    static const char units[] = "KMGT";
+    char digits[24];
+    size_t n = strlen(s);
+    if (!n || n >= sizeof(digits))
+        return E_INVAL;
+    const char *unit = strchr(units, s[n - 1] & ~0x20);
+    unsigned shift = s[n - 1] > '9' && unit ? 10 * (unsigned)(unit - units + 1) : 0;
+    strlcpy(digits, s, shift ? n : n + 1);
+    if (parse_u64(digits, out) || *out > UINT64_MAX >> shift)
+        return E_INVAL;
+    *out <<= shift;
+    return 0;
+}

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The scheduler: one run queue a CPU, ordered by CPU time used, so that a guest and the threads
 // that move it share the CPU evenly and a thread that mostly waits runs soon after it is woken.
+// Movable threads change queues while they are ready: to an idle CPU at once, and to one whose
+// running thread is ahead of them, so that all CPUs' threads get on evenly. CPU time used is
+// therefore counted on one scale for all queues. Nobody holds two queues' locks.
 #include "kernel/sched.h"
 
 #include "arch/x86/cpu.h"
@@ -11,18 +14,22 @@
 // How far behind the others a thread that slept is put, so that it runs soon: more than the
 // granularity, and no more than a slice, so that sleeping cannot save up CPU time.
 #define WAKE_CREDIT_NS (NS_PER_MS)
+// A ready thread this far behind what runs on another CPU changes to that CPU, which looks for it
+// that often.
+#define PULL_NS    (5 * NS_PER_MS)
+#define BALANCE_NS (10 * NS_PER_MS)
 // Design rule 2: nothing keeps the CPU longer than this without offering it.
 #define SLICE_LIMIT_NS (NS_PER_MS)
 
 static struct run_queue queues[MAX_CPUS];
 static void (*vcpu_put_hook)(struct vcpu *v);
 static void (*vcpu_load_hook)(struct vcpu *v);
-static u64 breaches; // by all threads, ended ones too
+static u64 breaches;  // by all threads, ended ones too
+static u64 idle_mask; // CPUs that run their idle threads; atomic
+static u64 floor_ns;  // the highest vruntime picked anywhere, only grows; atomic
+static u64 kept_off;  // CPUs that movable threads keep off; written before there are any
 
-struct run_queue *sched_queue(u32 cpu)
-{
-    return &queues[cpu];
-}
+#define LEAD_IDLE (-(s64)(1ull << 62))
 
 static struct run_queue *this_queue(void)
 {
@@ -35,10 +42,43 @@ void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu
     vcpu_load_hook = load;
 }
 
+void thread_keep_off(u64 cpus)
+{
+    kept_off = cpus;
+}
+
+// CPUs for movable threads.
+static u64 movable_cpus(void)
+{
+    u64 all = ~0ull >> (64 - cpu_count);
+    return all & ~kept_off ? all & ~kept_off : all;
+}
+
+static bool for_movable(u32 cpu)
+{
+    return movable_cpus() >> cpu & 1;
+}
+
+// The queue a thread belongs to, locked: a ready thread may change queues meanwhile.
+static struct run_queue *lock_queue_of(struct thread *t, u64 *flags)
+{
+    for (;;) {
+        u32 cpu = __atomic_load_n(&t->cpu, __ATOMIC_ACQUIRE);
+        struct run_queue *rq = &queues[cpu];
+        *flags = spin_lock_irqsave(&rq->lock);
+        if (t->cpu == cpu)
+            return rq;
+        spin_unlock_irqrestore(&rq->lock, *flags);
+    }
+}
+
 // Equal ones queue behind each other.
 static void enqueue(struct run_queue *rq, struct thread *t)
 {
+    assert_held(&rq->lock);
     struct thread **at = &rq->ready;
+    if (!rq->ready)
+        rq->waiting_since = time_ns();
     while (*at && (*at)->vruntime <= t->vruntime)
         at = &(*at)->run_next;
     t->run_next = *at;
@@ -48,13 +88,29 @@ static void enqueue(struct run_queue *rq, struct thread *t)
 
 static struct thread *dequeue(struct run_queue *rq)
 {
+    assert_held(&rq->lock);
     struct thread *t = rq->ready;
     if (!t)
         return rq->idle;
     rq->ready = t->run_next;
     t->run_next = NULL;
-    rq->floor = MAX(rq->floor, t->vruntime);
+    u64 floor = __atomic_load_n(&floor_ns, __ATOMIC_RELAXED);
+    while (floor < t->vruntime && !__atomic_compare_exchange_n(&floor_ns, &floor, t->vruntime, true,
+                                                               __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
     return t;
+}
+
+// How far the threads that run have got: a thread that slept does not start further behind.
+static u64 frontier(u64 now)
+{
+    u64 most = __atomic_load_n(&floor_ns, __ATOMIC_RELAXED);
+    for (u32 i = 0; i < cpu_count; i++) {
+        s64 lead = __atomic_load_n(&queues[i].lead, __ATOMIC_RELAXED);
+        if (lead != LEAD_IDLE && (s64)now + lead > (s64)most)
+            most = (u64)((s64)now + lead);
+    }
+    return most;
 }
 
 static u64 vruntime_now(const struct thread *t, u64 now)
@@ -67,24 +123,57 @@ static void slice_over(struct ktimer *t)
     (void)t; // the interrupt itself made the guest exit, and its vCPU thread asks need_resched
 }
 
-// A guest does not poll: where others are ready, an interrupt ends its slice. Queue lock held.
+// A guest does not poll: where others are ready, here or on another CPU, an interrupt ends its
+// slice. Queue lock held.
 static void arm_slice(struct run_queue *rq, struct thread *running, u64 now)
 {
-    if (!rq->ready || !running->vcpu)
+    assert_held(&rq->lock);
+    if (!running->vcpu)
         return;
+    if (!rq->ready) {
+        if (cpu_count > 1)
+            ktimer_set(&rq->slice, now + BALANCE_NS, slice_over);
+        return;
+    }
     u64 used = vruntime_now(running, now);
     u64 limit = rq->ready->vruntime + GRANULARITY_NS;
     if (limit > used) // else need_resched says so already, before the guest is entered again
         ktimer_set(&rq->slice, now + limit - used, slice_over);
 }
 
+// A movable thread waits behind another: an idle CPU may take it. The fence orders the queue's
+// entry, whose lock is still held, before the look at the mask; an idle CPU says so first and then
+// looks at the queues.
+static void offer_to_idle(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    u64 idle = __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) & movable_cpus();
+    idle &= ~BIT(this_cpu()->index);
+    if (idle)
+        cpu_kick((u32)__builtin_ctzll(idle));
+}
+
+static bool is_idle(u32 cpu)
+{
+    return __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) >> cpu & 1;
+}
+
+// Where a thread that wakes is to run: where it was, unless only another CPU is idle.
+static u32 choose_cpu(const struct thread *t)
+{
+    u64 idle = __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) & movable_cpus();
+    if (!(t->flags & THREAD_MOVABLE) || !idle || (idle >> t->cpu & 1))
+        return t->cpu;
+    return (u32)__builtin_ctzll(idle);
+}
+
+// Puts a thread that does not run and is in no queue into that of its CPU. Queue lock held.
 static void make_ready(struct run_queue *rq, struct thread *t)
 {
+    assert_held(&rq->lock);
     struct thread *running = cpu_get(t->cpu)->current;
     u64 now = time_ns();
-    u64 floor = rq->floor;
-    if (running && !running->idle)
-        floor = MAX(floor, vruntime_now(running, now));
+    u64 floor = frontier(now);
     u64 least = floor > WAKE_CREDIT_NS ? floor - WAKE_CREDIT_NS : 0;
     t->vruntime = MAX(t->vruntime, least);
     enqueue(rq, t);
@@ -92,24 +181,115 @@ static void make_ready(struct run_queue *rq, struct thread *t)
         cpu_kick(t->cpu);
     else if (running)
         arm_slice(rq, running, now);
+    if ((t->flags & THREAD_MOVABLE) && !is_idle(t->cpu))
+        offer_to_idle();
 }
 
-void sched_add(struct thread *t)
+// As make_ready, with a choice of the CPU; the lock is given back. Between the two locks the thread
+// is ready and in no queue: others who wake it only note that.
+static void place(struct run_queue *rq, struct thread *t, u64 flags)
 {
-    struct run_queue *rq = &queues[t->cpu];
-    u64 flags = spin_lock_irqsave(&rq->lock);
+    assert_held(&rq->lock);
+    u32 cpu = choose_cpu(t);
+    if (cpu != t->cpu) {
+        t->state = THREAD_READY;
+        __atomic_store_n(&t->cpu, cpu, __ATOMIC_RELEASE);
+        spin_unlock(&rq->lock);
+        rq = &queues[cpu];
+        spin_lock(&rq->lock);
+    }
     make_ready(rq, t);
     spin_unlock_irqrestore(&rq->lock, flags);
 }
 
+void sched_add(struct thread *t)
+{
+    static u32 turn; // a hint: where the last one went
+    if ((t->flags & THREAD_MOVABLE) && !is_idle(t->cpu))
+        t->cpu = ++turn % cpu_count;
+    while ((t->flags & THREAD_MOVABLE) && !for_movable(t->cpu))
+        t->cpu = ++turn % cpu_count;
+    u64 flags;
+    struct run_queue *rq = lock_queue_of(t, &flags);
+    place(rq, t, flags);
+}
+
 void sched_wake(struct thread *t)
 {
-    struct run_queue *rq = &queues[t->cpu];
-    u64 flags = spin_lock_irqsave(&rq->lock);
+    u64 flags;
+    struct run_queue *rq = lock_queue_of(t, &flags);
     t->woken = true;
     if (t->state == THREAD_BLOCKED)
-        make_ready(rq, t);
+        place(rq, t, flags);
+    else
+        spin_unlock_irqrestore(&rq->lock, flags);
+}
+
+void sched_kicked(void)
+{
+    struct run_queue *rq = this_queue();
+    struct thread *running = this_cpu()->current;
+    if (!running || running->idle)
+        return;
+    u64 flags = spin_lock_irqsave(&rq->lock);
+    arm_slice(rq, running, time_ns());
     spin_unlock_irqrestore(&rq->lock, flags);
+}
+
+// Takes the movable ready thread that is furthest behind out of a queue, if it is behind `limit`.
+static struct thread *steal(struct run_queue *from, u64 limit)
+{
+    if (!__atomic_load_n(&from->ready, __ATOMIC_RELAXED))
+        return NULL;
+    u64 flags = spin_lock_irqsave(&from->lock);
+    struct thread **at = &from->ready, *t = NULL;
+    while (*at && !((*at)->flags & THREAD_MOVABLE))
+        at = &(*at)->run_next;
+    if (*at && (*at)->vruntime < limit) {
+        t = *at;
+        *at = t->run_next;
+        t->run_next = NULL;
+        __atomic_store_n(&t->cpu, this_cpu()->index, __ATOMIC_RELEASE);
+    }
+    spin_unlock_irqrestore(&from->lock, flags);
+    return t;
+}
+
+// Brings one thread from another CPU's queue to this one's. Returns whether there was one.
+static bool pull(u64 limit)
+{
+    u32 here = this_cpu()->index;
+    if (!for_movable(here))
+        return false;
+    for (u32 i = 1; i < cpu_count; i++) {
+        struct thread *t = steal(&queues[(here + i) % cpu_count], limit);
+        if (!t)
+            continue;
+        struct run_queue *rq = this_queue();
+        u64 flags = spin_lock_irqsave(&rq->lock);
+        enqueue(rq, t);
+        spin_unlock_irqrestore(&rq->lock, flags);
+        return true;
+    }
+    return false;
+}
+
+bool sched_pull(void)
+{
+    return cpu_count > 1 && pull(~0ull);
+}
+
+// Others' threads that wait although they are behind the one that runs here.
+static void balance(struct thread *running)
+{
+    struct run_queue *rq = this_queue();
+    u64 now = time_ns();
+    if (cpu_count == 1 || now < rq->next_balance_ns)
+        return;
+    rq->next_balance_ns = now + BALANCE_NS;
+    u64 used = vruntime_now(running, now);
+    if (used > PULL_NS)
+        pull(used - PULL_NS);
 }
 
 // Debug builds: how long did this thread keep the CPU without offering it? A guest runs as long as
@@ -129,9 +309,12 @@ u64 thread_slice_breaches(void)
     return __atomic_load_n(&breaches, __ATOMIC_RELAXED);
 }
 
-static void account(struct thread *t, u64 now)
+static void account(struct run_queue *rq, struct thread *t, u64 now)
 {
+    assert_held(&rq->lock);
     u64 used = now - t->switched_in_ns;
+    if (t->vcpu && rq->ready)
+        rq->contended_ns += now - MAX(t->switched_in_ns, rq->waiting_since);
     t->cpu_ns += used;
     if (!t->idle)
         t->vruntime += used;
@@ -141,7 +324,8 @@ static void account(struct thread *t, u64 now)
 // Runs in the thread that was switched to, queue lock held and interrupts off.
 static void arrive(struct run_queue *rq, struct thread *t)
 {
-    if (t->flags & THREAD_XSAVE) {
+    assert_held(&rq->lock);
+    if (t->xsave_taken) {
         xsave_restore(t->xsave);
         if (t->vcpu && vcpu_load_hook)
             vcpu_load_hook(t->vcpu);
@@ -151,15 +335,27 @@ static void arrive(struct run_queue *rq, struct thread *t)
 
 static void depart(struct thread *t)
 {
-    if (!(t->flags & THREAD_XSAVE) || t->state == THREAD_DEAD)
+    if (!t->xsave_taken || t->state == THREAD_DEAD)
         return;
     if (t->vcpu && vcpu_put_hook)
         vcpu_put_hook(t->vcpu);
     xsave_save(t->xsave);
 }
 
+static void note_running(struct run_queue *rq, const struct thread *t)
+{
+    u64 bit = BIT(this_cpu()->index);
+    s64 lead = t->idle ? LEAD_IDLE : (s64)(t->vruntime - t->switched_in_ns);
+    __atomic_store_n(&rq->lead, lead, __ATOMIC_RELAXED);
+    if (t->idle)
+        __atomic_fetch_or(&idle_mask, bit, __ATOMIC_SEQ_CST);
+    else if (idle_mask & bit)
+        __atomic_fetch_and(&idle_mask, ~bit, __ATOMIC_SEQ_CST);
+}
+
 // Gives the CPU to the best ready thread; the caller has set the current one's new state and holds
-// the queue lock, which the thread switched to inherits and this one owns again on return.
+// the queue lock, which the thread switched to inherits. On return this thread owns that of the CPU
+// it runs on then, which may be another.
 static void switch_away(struct run_queue *rq)
 {
     struct cpu *cpu = this_cpu();
@@ -167,19 +363,22 @@ static void switch_away(struct run_queue *rq)
     u64 now = time_ns();
     if (SKIFF_DEBUG)
         count_breach(rq, prev, now);
-    account(prev, now);
+    account(rq, prev, now);
     if (prev->state == THREAD_READY && !prev->idle)
         enqueue(rq, prev);
     struct thread *next = dequeue(rq);
     next->state = THREAD_RUNNING;
     next->switched_in_ns = now;
     next->polled_ns = now;
+    note_running(rq, next);
     if (next == prev)
         return;
+    if (prev->state == THREAD_READY && (prev->flags & THREAD_MOVABLE))
+        offer_to_idle();
     depart(prev);
     cpu->current = next;
     arch_switch(&prev->sp, next->sp);
-    arrive(rq, prev); // running again: prev is this thread
+    arrive(this_queue(), prev); // running again: prev is this thread
 }
 
 void sched_finish_switch(void)
@@ -192,11 +391,12 @@ void sched_finish_switch(void)
 static void block_timeout(struct ktimer *timer)
 {
     struct thread *t = container_of(timer, struct thread, timeout);
-    struct run_queue *rq = &queues[t->cpu];
-    u64 flags = spin_lock_irqsave(&rq->lock);
+    u64 flags;
+    struct run_queue *rq = lock_queue_of(t, &flags);
     if (t->state == THREAD_BLOCKED)
-        make_ready(rq, t);
-    spin_unlock_irqrestore(&rq->lock, flags);
+        place(rq, t, flags);
+    else
+        spin_unlock_irqrestore(&rq->lock, flags);
 }
 
 // Interrupt handlers only wake, and a spinlock's other users would wait for as long as this sleeps.
@@ -217,6 +417,7 @@ bool sched_block(u64 deadline_ns)
         if (deadline_ns)
             ktimer_set(&t->timeout, deadline_ns, block_timeout);
         switch_away(rq);
+        rq = this_queue();
     }
     bool woken = t->woken;
     t->woken = false;
@@ -234,11 +435,12 @@ void sched_yield_to_others(void)
     u64 flags = spin_lock_irqsave(&rq->lock);
     if (rq->ready) {
         // Behind the first one, whatever it has used, or a yield would not be one.
-        account(t, time_ns());
+        account(rq, t, time_ns());
         if (!t->idle)
             t->vruntime = MAX(t->vruntime, rq->ready->vruntime);
         t->state = THREAD_READY;
         switch_away(rq);
+        rq = this_queue();
     } else if (SKIFF_DEBUG) {
         count_breach(rq, t, time_ns());
     }
@@ -259,12 +461,15 @@ void sched_die(void)
 
 struct thread *sched_reap(void)
 {
-    struct run_queue *rq = this_queue();
-    u64 flags = spin_lock_irqsave(&rq->lock);
-    struct thread *t = rq->dead;
-    if (t)
-        rq->dead = t->run_next;
-    spin_unlock_irqrestore(&rq->lock, flags);
+    struct thread *t = NULL;
+    for (u32 i = 0; i < cpu_count && !t; i++) {
+        struct run_queue *rq = &queues[i];
+        u64 flags = spin_lock_irqsave(&rq->lock);
+        t = rq->dead;
+        if (t)
+            rq->dead = t->run_next;
+        spin_unlock_irqrestore(&rq->lock, flags);
+    }
     return t;
 }
 
@@ -283,6 +488,22 @@ void sched_init_cpu(struct thread *current, struct thread *idle)
     current->switched_in_ns = current->polled_ns = time_ns();
     this_cpu()->sched = rq;
     this_cpu()->current = current;
+    note_running(rq, current);
+}
+
+u64 thread_cpu_ns(void)
+{
+    struct run_queue *rq = this_queue();
+    u64 flags = spin_lock_irqsave(&rq->lock);
+    const struct thread *t = thread_current();
+    u64 used = t->cpu_ns + time_ns() - t->switched_in_ns;
+    spin_unlock_irqrestore(&rq->lock, flags);
+    return used;
+}
+
+u64 thread_contended_ns(void)
+{
+    return __atomic_load_n(&this_queue()->contended_ns, __ATOMIC_RELAXED);
 }
 
 bool thread_need_resched(void)
@@ -306,6 +527,7 @@ void thread_yield(void)
 
 void thread_yield_if_needed(void)
 {
+    balance(thread_current());
     if (thread_need_resched()) {
         sched_yield_to_others();
         return;

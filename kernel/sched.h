@@ -17,7 +17,7 @@ enum thread_state {
 struct thread {
     char name[16];
     enum thread_state state; // rq
-    u32 cpu;                 // fixed at creation
+    u32 cpu;                 // whose queue it is in or runs from; rq, written with atomics
     unsigned flags;
     bool idle;
     void *sp;        // while not running; rq
@@ -25,7 +25,8 @@ struct thread {
     u32 stack_pages;
     void (*fn)(void *arg);
     void *arg;
-    void *xsave; // with THREAD_XSAVE
+    void *xsave;      // with THREAD_XSAVE
+    bool xsave_taken; // its state is in the CPU while the thread runs
     struct vcpu *vcpu;
 
     struct thread *run_next; // rq
@@ -48,14 +49,18 @@ struct run_queue {
     struct spinlock lock;
     struct thread *ready; // by vruntime; lock
     struct thread *idle;
-    u64 floor;           // vruntime of the last one picked, only grows; lock
+    s64 lead;            // of the running thread: its vruntime is this plus the time now; atomic
+    u64 next_balance_ns; // this CPU
     struct ktimer slice; // throws a guest out when its slice is used up; this CPU
     struct thread *dead; // linked by run_next; lock
+    u64 contended_ns;    // that vCPU threads ran while another waited; lock
+    u64 waiting_since;   // another waits for the CPU since then; lock
 };
 
-struct run_queue *sched_queue(u32 cpu);
 void sched_init_cpu(struct thread *current, struct thread *idle);
-void sched_add(struct thread *t);  // a new thread becomes ready on its CPU
+void sched_add(struct thread *t); // a new thread becomes ready
+void sched_kicked(void);          // interrupt context: another CPU has put something into our queue
+bool sched_pull(void);            // takes a ready thread from another CPU's queue, if there is one
 void sched_wake(struct thread *t); // remembered when it has not blocked yet
 bool sched_block(u64 deadline_ns); // until sched_wake (true) or the deadline (false)
 void sched_yield_to_others(void);

@@ -26,6 +26,11 @@ void spin_unlock(struct spinlock *l)
     c->spin_depth--;
 }
 
+bool spin_held(const struct spinlock *l)
+{
+    return l->owner_cpu == this_cpu()->index + 1;
+}
+
 u64 spin_lock_irqsave(struct spinlock *l)
 {
     u64 flags = irq_save();

@@ -76,11 +76,11 @@ static struct thread *make(const char *name, void (*fn)(void *), void *arg, unsi
     t->fn = fn;
     t->arg = arg;
     t->flags = flags;
-    t->cpu = this_cpu()->index;
     t->stack_pages = flags & THREAD_BIG_STACK ? BIG_STACK_PAGES : STACK_PAGES;
     t->stack_top = stack_alloc(t->stack_pages);
     if (flags & THREAD_XSAVE)
         t->xsave = xsave_area_alloc();
+    t->xsave_taken = t->xsave != NULL;
     if (!t->stack_top || ((flags & THREAD_XSAVE) && !t->xsave)) {
         release(t);
         return NULL;
@@ -105,13 +105,29 @@ void thread_init(void)
 {
     struct thread *t = &main_thread;
     strlcpy(t->name, "main", sizeof(t->name));
-    t->cpu = this_cpu()->index;
     struct thread *idle = make("idle", idle_loop, NULL, 0);
     if (!idle)
         panic("no memory for the idle thread");
     list_insert(t);
     list_insert(idle);
     sched_init_cpu(t, idle);
+}
+
+struct thread *thread_create_idle(u32 cpu, void **stack_top)
+{
+    struct thread *t = make("idle", NULL, NULL, 0);
+    if (!t)
+        return NULL;
+    t->cpu = cpu;
+    *stack_top = t->stack_top;
+    list_insert(t);
+    return t;
+}
+
+void thread_free_idle(struct thread *t)
+{
+    list_remove(t);
+    release(t);
 }
 
 void thread_exit(void)
@@ -147,6 +163,21 @@ struct vcpu *thread_get_vcpu(void)
 {
     struct thread *t = thread_current();
     return t ? t->vcpu : NULL;
+}
+
+// Interrupts do not switch threads, so nothing can come between the two steps.
+void thread_xsave_give(void)
+{
+    struct thread *t = thread_current();
+    xsave_save(t->xsave);
+    t->xsave_taken = false;
+}
+
+void thread_xsave_take(void)
+{
+    struct thread *t = thread_current();
+    xsave_restore(t->xsave);
+    t->xsave_taken = true;
 }
 
 void *thread_xsave_area(struct thread *t)

@@ -64,3 +64,9 @@ u64 time_ns(void)
 {
     return host_tsc_hz ? time_from_tsc(rdtsc()) : 0;
 }
+
+void time_delay_us(u64 us)
+{
+    for (u64 end = time_ns() + us * NS_PER_US; time_ns() < end;)
+        cpu_relax();
+}

@@ -17,6 +17,7 @@ u64 time_from_tsc(u64 tsc); // host TSC value -> time_ns scale
 u64 time_to_tsc(u64 ns);    // and back
 u64 tsc_to_ns(u64 ticks);   // durations
 u64 ns_to_tsc(u64 ns);
+void time_delay_us(u64 us); // without giving the CPU away: for devices that want a moment
 
 // One-shot timer in host time. fn runs in interrupt context on the CPU that set it and may only
 // wake threads, set flags or kick vCPUs. Setting an armed timer moves it; a struct must be zeroed

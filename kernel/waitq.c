@@ -6,6 +6,7 @@
 
 static void unlink(struct waitq *q, struct thread *t)
 {
+    assert_held(&q->lock);
     struct thread *prev = NULL;
     struct thread *at = q->head;
     while (at != t) {
@@ -25,6 +26,7 @@ static void unlink(struct waitq *q, struct thread *t)
 // Queue lock held, or the thread could end its wait and be gone between the two steps.
 static bool wake_head(struct waitq *q)
 {
+    assert_held(&q->lock);
     struct thread *t = q->head;
     if (!t)
         return false;
@@ -43,6 +45,15 @@ void waitq_wake_one(struct waitq *q)
 void waitq_wake_all(struct waitq *q)
 {
     u64 flags = spin_lock_irqsave(&q->lock);
+    while (wake_head(q))
+        ;
+    spin_unlock_irqrestore(&q->lock, flags);
+}
+
+void waitq_set_and_wake(struct waitq *q, volatile bool *flag)
+{
+    u64 flags = spin_lock_irqsave(&q->lock);
+    *flag = true;
     while (wake_head(q))
         ;
     spin_unlock_irqrestore(&q->lock, flags);

@@ -53,7 +53,8 @@ static s64 tcp_write_all(struct conn *base, const void *buf, u64 size)
     struct tcp_conn *c = tcp(base);
     const u8 *p = buf;
     for (u64 left = size; left > 0;) {
-        int r = conn_wait(c, tx_room(c) > 0 || conn_error(c));
+        // Not for every little room: a switch of threads costs more than it would bring.
+        int r = conn_wait(c, tx_room(c) >= MIN(left, CONN_TX_BYTES / 2) || conn_error(c));
         if (r || (r = conn_error(c)))
             return r;
         u64 n = MIN(left, tx_room(c));

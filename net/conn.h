@@ -8,7 +8,7 @@
 #include "net/ring.h"
 #include "net/work.h"
 
-#define CONN_TX_BYTES   (4 * RING_CHUNK) // lwIP's own send buffer comes after it
+#define CONN_TX_BYTES   (8 * RING_CHUNK) // lwIP's own send buffer comes after it
 #define CONN_RX_INITIAL 0xffffu // the window every connection starts with; it grows with use
 #define CONN_MAX_IN     12      // connections that peers opened
 #define CONN_MAX_OUT    12
@@ -87,5 +87,6 @@ struct tcp_listen {
 int tcp_start_listening(void *arg);
 struct tcp_conn *conn_new(bool outgoing); // NULL: no memory or too many
 u32 conn_count(void);
+u64 conn_memory_limit(void); // of all rings
 
 #endif

@@ -12,13 +12,16 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "net/conn.h"
+#include "net/gro.h"
 #include "net/netif.h"
 #include "net/nic.h"
+#include "net/switch.h"
+#include "net/uplink.h"
 #include "net/work.h"
 
 // Frames between two looks at whether another thread wants the CPU: each may be an acknowledgement
-// that lets three more go out, and all that has to be done within 1 ms.
-#define POLL_BUDGET 8
+// that lets more go out, and all that has to be done within 1 ms.
+#define POLL_BUDGET 44 // of 1460 bytes make the longest segment that can be joined (gro.h)
 #define WORK_BUDGET 16 // work items between two looks at the NIC
 
 static struct nic nic;
@@ -63,6 +66,21 @@ static struct net_work *work_take(void)
     return w;
 }
 
+void net_unpost(struct net_work *w)
+{
+    u64 flags = spin_lock_irqsave(&work_lock);
+    struct net_work **at = &work_head;
+    while (*at && *at != w)
+        at = &(*at)->next;
+    if (*at) {
+        *at = w->next;
+        w->queued = false;
+        if (!*at)
+            work_tail = at;
+    }
+    spin_unlock_irqrestore(&work_lock, flags);
+}
+
 struct call {
     struct net_work work;
     int (*fn)(void *arg);
@@ -100,43 +118,55 @@ static u64 sleep_until(bool refused)
     u32 ms = sys_timeouts_sleeptime();
     if (ms == SYS_TIMEOUTS_SLEEPTIME_INFINITE)
         ms = 1000;
-    if (nic.polled || refused)
+    if (nic.interrupt == PCI_POLLED || refused)
         ms = MIN(ms, 1u);
     return time_ns() + ms * NS_PER_MS;
+}
+
+// What waits for a doorbell goes out before another thread has its turn.
+static void breathe(void)
+{
+    switch_flush();
+    nic.ops->flush(&nic);
+    thread_yield_if_needed();
 }
 
 // One round over everything; returns whether there is certainly more to do.
 static bool turn(void)
 {
     rx_pending = false;
-    bool more = nic.ops->poll(&nic, POLL_BUDGET, netif_receive) == POLL_BUDGET;
-    thread_yield_if_needed();
+    bool more = nic.ops->poll(&nic, POLL_BUDGET) == POLL_BUDGET;
+    gro_flush();
+    breathe();
     for (u32 i = 0; i < WORK_BUDGET; i++) {
         struct net_work *w = work_take();
         if (!w)
             break;
         w->fn(w);
-        thread_yield_if_needed();
+        breathe();
     }
     sys_check_timeouts();
+    breathe();
     return more || work_head;
 }
 
 static void net_thread(void *arg)
 {
+    const struct host_config *cfg = arg;
     bool refused = false;
     lwip_init();
-    netif_start(&nic, arg);
+    uplink_start(&nic);
+    netif_start(&nic, cfg);
+    // A card may be deaf for a while when this changes: better now than when a guest arrives.
+    if (cfg->guest_count || cfg->peer_count)
+        uplink_receive_all();
     for (;;) {
         if (refused)
-            tcp_txnow();
-        if (turn()) {
-            thread_yield_if_needed();
+            switch_retry(tcp_txnow);
+        bool more = turn();
+        refused = uplink_was_refused();
+        if (more || nic.ops->irq_rearm(&nic))
             continue;
-        }
-        refused = netif_send_was_refused();
-        // What arrived since the poll raises an interrupt as soon as it may.
-        nic.ops->irq_rearm(&nic);
         u64 deadline = sleep_until(refused);
         wait_event_until(&wake, rx_pending || work_head, deadline);
     }
@@ -145,10 +175,13 @@ static void net_thread(void *arg)
 int net_start(const struct host_config *cfg)
 {
     nic.rx_ready = rx_ready;
+    nic.mtu = cfg->mtu;
     int r = nic_probe(&nic);
     if (r == E_NOENT)
-        log_error("net",
-                  "no NIC that Skiff has a driver for (wanted: Intel 82540EM or a relative)");
+        log_error(
+            "net",
+            "no NIC that Skiff has a driver for (wanted: virtio-net, or Intel 82540EM, 82574, "
+            "82576 or a close relative)");
     if (r)
         return r;
     log_info("net", "%s %02x:%02x:%02x:%02x:%02x:%02x", nic.ops->name, nic.mac[0], nic.mac[1],
@@ -178,6 +211,7 @@ static void add_errors(struct net_info *out, const struct stats_proto *s)
 
 void net_get_info(struct net_info *out)
 {
+    static const char *const interrupts[] = {"polled", "INTx", "MSI", "MSI-X"};
     memset(out, 0, sizeof(*out));
     if (!running)
         return;
@@ -185,6 +219,10 @@ void net_get_info(struct net_info *out)
     strlcpy(out->driver, nic.ops->name, sizeof(out->driver));
     snprintf(out->mac, sizeof(out->mac), "%02x:%02x:%02x:%02x:%02x:%02x", nic.mac[0], nic.mac[1],
              nic.mac[2], nic.mac[3], nic.mac[4], nic.mac[5]);
+    strlcpy(out->interrupt, interrupts[nic.interrupt], sizeof(out->interrupt));
+    snprintf(out->offloads, sizeof(out->offloads), "%s%s%s", nic.can_sum ? "tx-checksum " : "",
+             nic.can_check ? "rx-checksum " : "", nic.can_segment ? "segmentation" : "");
+    out->mtu = nic.mtu;
     netif_get_info(out);
     out->rx_frames = nic.rx_frames;
     out->rx_bytes = nic.rx_bytes;
@@ -203,5 +241,7 @@ void net_get_info(struct net_info *out)
         add_errors(out, protocols[i]);
     out->heap_bytes = lwip_stats.mem.used;
     out->heap_peak_bytes = lwip_stats.mem.max;
+    out->heap_limit_bytes = NET_HEAP_LIMIT;
+    out->memory_limit_bytes = nic_pools_bytes() + conn_memory_limit();
     out->connections = conn_count();
 }

@@ -63,46 +63,16 @@ int net_listen(u16 port, void (*fn)(struct conn *c));
 
 struct net_info {
     bool up, link;
-    char driver[16], mac[18];
+    char driver[16], mac[18], interrupt[8], offloads[64];
+    u32 mtu; // bytes of an IP packet
     struct ip_address address4, gateway4, address6, link_local6;
     u64 rx_frames, rx_bytes, rx_dropped, rx_errors, tx_frames, tx_bytes, tx_dropped, irqs;
     u64 bad_checksums, bad_lengths, protocol_errors; // received packets lwIP threw away, by reason
     u64 out_of_memory;                               // packets thrown away for want of memory
-    u64 heap_bytes, heap_peak_bytes;                 // lwIP's
+    u64 heap_bytes, heap_peak_bytes, heap_limit_bytes; // lwIP's
+    u64 memory_limit_bytes;                            // of MEM_NETWORK
     u32 connections;
 };
 void net_get_info(struct net_info *out);
-
-// A NIC driver: one file behind one const struct. All calls on the network thread, but rx_ready is
-// called by the driver's interrupt handler to wake it.
-struct nic;
-struct nic_ops {
-    const char *name;
-    bool (*match)(u16 vendor, u16 device);
-    int (*start)(struct nic *n, u16 bdf); // fills mac, mtu
-    // Whether the cable carries a link; adds the device's own error counters to n's. A few times a
-    // second.
-    bool (*link_up)(struct nic *n);
-    // Receive these multicast addresses (all of them when count is beyond what the device can
-    // filter), and with promiscuous every frame there is.
-    void (*set_filter)(struct nic *n, const u8 (*multicast)[6], u32 count, bool promiscuous);
-    int (*transmit)(struct nic *n, const void *frame,
-                    u32 bytes); // copies; E_BUSY when the ring is full
-    // Hands up to `budget` received frames to deliver(); returns how many.
-    int (*poll)(struct nic *n, int budget,
-                void (*deliver)(struct nic *n, const void *frame, u32 bytes));
-    void (*irq_rearm)(struct nic *n); // after rx_ready: interrupts may come again
-    void (*stop)(struct nic *n);      // quiet the device before reboot
-};
-struct nic {
-    const struct nic_ops *ops;
-    u8 mac[6];
-    u32 mtu;
-    bool polled; // no interrupt reaches us: the network thread looks every millisecond
-    void *priv;
-    void (*rx_ready)(struct nic *n);
-    u64 rx_frames, rx_bytes, rx_dropped, rx_errors, tx_frames, tx_bytes, tx_dropped, irqs;
-};
-extern const struct nic_ops e1000_nic;
 
 #endif

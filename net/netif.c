@@ -5,23 +5,28 @@
 #include "lwip/dhcp.h"
 #include "lwip/etharp.h"
 #include "lwip/ethip6.h"
+#include "lwip/inet_chksum.h"
 #include "lwip/mld6.h"
 #include "lwip/netif.h"
+#include "lwip/priv/tcp_priv.h"
 #include "lwip/stats.h"
 #include "lwip/timeouts.h"
 
 #include "kernel/lib.h"
 #include "kernel/log.h"
+#include "net/frame.h"
+#include "net/gro.h"
 #include "net/lwip/hooks.h"
+#include "net/switch.h"
+#include "net/uplink.h"
 
 #define LINK_CHECK_MS 250
-#define MAX_FRAME     1514
+#define MAX_FRAME     65535u // what a chain of pbufs can hold
 #define MAX_MULTICAST 32
 
 static struct netif host_netif;
 static struct nic *host_nic;
 static const struct host_config *config;
-static bool send_refused;
 static ip6_addr_t gateway6;
 // Groups lwIP joined, and all nodes' (RFC 4291, 2.7.1), to which everybody belongs without joining.
 static u8 multicast[MAX_MULTICAST][6] = {{0x33, 0x33, 0, 0, 0, 1}};
@@ -63,44 +68,78 @@ static u8 mask_prefix(u32 mask)
     return mask ? (u8)(32 - __builtin_ctz(lwip_ntohl(mask))) : 0;
 }
 
-// Only chains are gathered; nearly all frames come in one piece (LWIP_NETIF_TX_SINGLE_PBUF).
-static err_t link_output(struct netif *netif, struct pbuf *p)
+// ---- Transmission ------------------------------------------------------------------------------
+
+static u16
+    segment_bytes; // of the TCP segment on its way from lwIP to link_output, 0: send it whole
+
+static err_t refuse(void)
 {
-    static u8 whole[MAX_FRAME]; // network thread only
-    const void *frame = p->payload;
-    (void)netif;
-    if (p->tot_len > MAX_FRAME)
-        return ERR_BUF;
-    if (p->next)
-        frame = whole, pbuf_copy_partial(p, whole, p->tot_len, 0);
-    if (host_nic->ops->transmit(host_nic, frame, p->tot_len) == 0) {
-        LINK_STATS_INC(link.xmit);
-        return ERR_OK;
-    }
     host_nic->tx_dropped++;
     LINK_STATS_INC(link.drop);
-    send_refused = true;
     return ERR_BUF;
 }
 
-bool netif_send_was_refused(void)
+static err_t link_output(struct netif *netif, struct pbuf *p)
 {
-    bool refused = send_refused;
-    send_refused = false;
-    return refused;
+    struct nic_frame f = {.pbuf = p, .bytes = p->tot_len};
+    (void)netif;
+    if (host_nic->can_sum) // lwIP has left TCP's and UDP's sums out
+        frame_leave_sum_out(&f);
+    if (f.bytes > host_nic->mtu + ETHERNET_HEADER) {
+        f.segment_bytes = segment_bytes;
+        if (!segment_bytes || !frame_can_cut(&f))
+            return refuse();
+    }
+    if (switch_from_host(&f))
+        return refuse();
+    LINK_STATS_INC(link.xmit);
+    return ERR_OK;
 }
 
-void netif_receive(struct nic *n, const void *frame, u32 bytes)
+// Large segments: lwIP is told (tcp.c) that a segment may be many times as long as the link's
+// packets, and the device cuts it up. The IP layer, which would make fragments of such a segment,
+// meets it with a larger MTU; this is called when TCP has made the segment's header, right before.
+u32_t *lwip_port_segment(struct pbuf *segment, const struct tcp_pcb *pcb, u32_t *options)
 {
-    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16)bytes, PBUF_POOL);
-    if (!p || pbuf_take(p, frame, (u16)bytes) != ERR_OK) {
-        if (p)
-            pbuf_free(p);
-        n->rx_dropped++;
-        LINK_STATS_INC(link.memerr);
-        return;
-    }
+    u32 packet = segment->tot_len + IP_HLEN;
+    bool large =
+        host_nic->can_segment && pcb && !IP_IS_V6_VAL(pcb->remote_ip) && packet > host_nic->mtu;
+    segment_bytes = large ? tcp_segment_bytes(pcb) : 0;
+    host_netif.mtu = segment_bytes ? (u16)MAX_FRAME : (u16)host_nic->mtu;
+    return options;
+}
+
+static err_t ip4_out(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
+{
+    netif->mtu = (u16)host_nic->mtu;
+    err_t err = etharp_output(netif, p, to);
+    segment_bytes = 0;
+    return err;
+}
+
+// ---- Reception ---------------------------------------------------------------------------------
+
+bool netif_wants(const u8 mac[6])
+{
+    static const u8 broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    if (!mac_is_group(mac))
+        return memcmp(mac, host_nic->mac, 6) == 0;
+    for (u32 i = 0; i < multicast_count; i++)
+        if (memcmp(multicast[i], mac, 6) == 0)
+            return true;
+    return memcmp(mac, broadcast, 6) == 0;
+}
+
+// What is verified, lwIP need not look at.
+void gro_deliver(struct pbuf *p, bool sum_ok)
+{
+    u16 checked = NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP;
     LINK_STATS_INC(link.recv);
+    if (sum_ok)
+        host_netif.chksum_flags &= (u16)~checked;
+    else
+        host_netif.chksum_flags |= checked;
     if (host_netif.input(p, &host_netif) != ERR_OK)
         pbuf_free(p);
 }
@@ -123,7 +162,7 @@ static err_t mld_filter(struct netif *netif, const ip6_addr_t *group,
     }
     // A group that is left stays in the filter: another group may share its address, and lwIP drops
     // what it did not join.
-    host_nic->ops->set_filter(host_nic, (const u8(*)[6])multicast, multicast_count, false);
+    uplink_set_filter((const u8(*)[6])multicast, multicast_count);
     return ERR_OK;
 }
 
@@ -136,9 +175,11 @@ static err_t init(struct netif *netif)
     netif->hwaddr_len = 6;
     netif->mtu = (u16)host_nic->mtu;
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_MLD6;
-    netif->output = etharp_output;
+    netif->output = ip4_out;
     netif->output_ip6 = ethip6_output;
     netif->linkoutput = link_output;
+    if (host_nic->can_sum) // IP's own sum is over 20 bytes: lwIP makes it
+        netif->chksum_flags &= (u16) ~(NETIF_CHECKSUM_GEN_TCP | NETIF_CHECKSUM_GEN_UDP);
     netif_set_mld_mac_filter(netif, mld_filter);
     return ERR_OK;
 }
@@ -188,8 +229,8 @@ static void check_link(void *arg)
             netif_set_link_down(&host_netif);
     }
     // Frames without a single interrupt: the firmware's interrupt line is not where they arrive.
-    if (!host_nic->polled && host_nic->rx_frames > 0 && host_nic->irqs == 0) {
-        host_nic->polled = true;
+    if (host_nic->interrupt != PCI_POLLED && host_nic->rx_frames > 0 && host_nic->irqs == 0) {
+        host_nic->interrupt = PCI_POLLED;
         log_warn("net", "%s raises no interrupts: polling it every millisecond",
                  host_nic->ops->name);
     }
@@ -255,6 +296,11 @@ void netif_start(struct nic *n, const struct host_config *cfg)
     start_ip6();
     start_ip4();
     check_link(NULL);
+}
+
+bool netif_can_segment(void)
+{
+    return host_nic->can_segment;
 }
 
 bool netif_link_is_up(void)

@@ -5,16 +5,20 @@
 
 #include "lwip/ip_addr.h"
 
-#include "net/net.h"
+#include "net/nic.h"
 
 // On the network thread, after lwip_init.
 void netif_start(struct nic *n, const struct host_config *cfg);
-// One received frame, copied; called by the driver's poll.
-void netif_receive(struct nic *n, const void *frame, u32 bytes);
-// A frame found no room in the NIC since the last call: senders must be tried again.
-bool netif_send_was_refused(void);
+// Whether the host listens to this destination address.
+bool netif_wants(const u8 mac[6]);
 bool netif_link_is_up(void);
 void netif_get_info(struct net_info *out);
+
+struct tcp_pcb;
+// Bytes of data in the packets of a connection whose segments may be longer (tcp.c).
+u16 tcp_segment_bytes(const struct tcp_pcb *pcb);
+// Whether the NIC cuts TCP segments into packets.
+bool netif_can_segment(void);
 
 void address_to_lwip(const struct ip_address *a, ip_addr_t *out);
 void address_from_lwip(const ip_addr_t *a, u8 prefix, struct ip_address *out);

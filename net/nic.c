@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The list of NIC drivers and their common PCI work.
+// The list of NIC drivers, and what they share beside lwIP: PCI work, receive buffers.
 #include "net/nic.h"
 
-#include "arch/x86/cpu.h"
+#include "kernel/lib.h"
 #include "kernel/log.h"
 
-#define PCI_COMMAND        0x04
-#define PCI_COMMAND_MEMORY BIT(1)
-#define PCI_COMMAND_MASTER BIT(2)
-#define PCI_COMMAND_NOINTX BIT(10)
-#define PCI_BAR0           0x10
-#define PCI_INTERRUPT_LINE 0x3c
-
-static const struct nic_ops *const drivers[] = {&e1000_nic};
+static const struct nic_ops *const drivers[] = {&virtio_nic, &igb_nic, &e1000e_nic, &e1000_nic};
 
 struct candidate {
     const struct nic_ops *ops;
@@ -41,31 +34,26 @@ int nic_probe(struct nic *n)
     return n->ops->start(n, (u16)bdf);
 }
 
-void *nic_map_bar(u16 bdf, u32 index, u64 bytes)
+void nic_connect_irq(struct nic *n, u16 bdf, void (*handler)(void *arg))
 {
-    u16 reg = (u16)(PCI_BAR0 + 4 * index);
-    u32 low = pci_read(bdf, reg, 4);
-    u64 base = low & ~0xfu;
-    if (low & 1) // an I/O BAR (PCI Local Bus 3.0, 6.2.5.1)
-        return NULL;
-    if ((low >> 1 & 3) == 2) // 64 bits wide
-        base |= (u64)pci_read(bdf, reg + 4, 4) << 32;
-    if (!base)
-        return NULL;
-    u32 command = pci_read(bdf, PCI_COMMAND, 2);
-    command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-    command &= ~(u32)PCI_COMMAND_NOINTX;
-    pci_write(bdf, PCI_COMMAND, 2, command);
-    return map_mmio(base, bytes);
+    n->interrupt = pci_connect(bdf, irq_alloc_vector(handler, n));
+    if (n->interrupt == PCI_POLLED)
+        log_warn("net", "%s has no usable interrupt: polling it every millisecond", n->ops->name);
 }
 
-void nic_connect_irq(struct nic *n, u16 bdf, void (*handler)(void *arg), void *arg)
+void nic_limit_mtu(struct nic *n, u32 most)
 {
-    u32 line = pci_read(bdf, PCI_INTERRUPT_LINE, 1);
-    int vector = irq_alloc_vector(handler, arg);
-    if (vector >= 0 && line != 0 && line != 0xff && irq_route_pin(line, vector, true, true) == 0)
+    if (n->mtu <= most)
         return;
-    n->polled = true;
-    log_warn("net", "%s has no usable interrupt (line %u): polling it every millisecond",
-             n->ops->name, line);
+    log_warn("net", "mtu in [net] is %u, but %s carries %u at most: using that", n->mtu,
+             n->ops->name, most);
+    n->mtu = most;
+}
+
+bool nic_mac_valid(const u8 mac[6])
+{
+    u8 any = 0;
+    for (int i = 0; i < 6; i++)
+        any |= mac[i];
+    return any && !(mac[0] & 1); // a station address is not a group address
 }

@@ -16,14 +16,23 @@ static u8 *chunk_get(struct ring *r)
     if (c)
         return c;
     u64 pa = page_alloc(RING_CHUNK_ORDER);
-    return pa ? phys_ptr(pa) : NULL;
+    if (!pa)
+        return NULL;
+    mem_account(MEM_NETWORK, RING_CHUNK);
+    return phys_ptr(pa);
+}
+
+static void chunk_free(u8 *chunk)
+{
+    if (!chunk)
+        return;
+    page_free(ptr_phys(chunk), RING_CHUNK_ORDER);
+    mem_account(MEM_NETWORK, -(s64)RING_CHUNK);
 }
 
 static void chunk_put(struct ring *r, u8 *chunk)
 {
-    u8 *old = __atomic_exchange_n(&r->spare, chunk, __ATOMIC_ACQ_REL);
-    if (old)
-        page_free(ptr_phys(old), RING_CHUNK_ORDER);
+    chunk_free(__atomic_exchange_n(&r->spare, chunk, __ATOMIC_ACQ_REL));
 }
 
 u64 ring_used(const struct ring *r)
@@ -112,11 +121,9 @@ u64 ring_read(struct ring *r, void *out, u64 bytes)
 void ring_free(struct ring *r)
 {
     for (u32 i = 0; i < RING_MAX_CHUNKS; i++) {
-        if (r->chunk[i])
-            page_free(ptr_phys(r->chunk[i]), RING_CHUNK_ORDER);
+        chunk_free(r->chunk[i]);
         r->chunk[i] = NULL;
     }
-    if (r->spare)
-        page_free(ptr_phys(r->spare), RING_CHUNK_ORDER);
+    chunk_free(r->spare);
     r->spare = NULL;
 }

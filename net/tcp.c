@@ -40,6 +40,13 @@ u32 conn_count(void)
     return count_in + count_out;
 }
 
+// A ring of n bytes touches up to n / RING_CHUNK + 2 chunks, and keeps a spare one.
+u64 conn_memory_limit(void)
+{
+    u64 chunks = CONN_RX_INITIAL / RING_CHUNK + CONN_TX_BYTES / RING_CHUNK + 2 * 3;
+    return (CONN_MAX_IN + CONN_MAX_OUT) * chunks * RING_CHUNK + WINDOW_BUDGET;
+}
+
 struct tcp_conn *conn_new(bool outgoing)
 {
     u32 *count = outgoing ? &count_out : &count_in;
@@ -57,6 +64,30 @@ struct tcp_conn *conn_new(bool outgoing)
     c->outgoing = outgoing;
     c->window = CONN_RX_INITIAL;
     return c;
+}
+
+// ---- Segments longer than the link's packets ---------------------------------------------------
+
+// With its headers, pbuf and the heap's own header it fits into 32 KiB of pages.
+#define LARGE_SEGMENT (32768u - 512)
+
+#define SEGMENT_ARG 0 // the one extra argument a control block has
+
+u16 tcp_segment_bytes(const struct tcp_pcb *pcb)
+{
+    return (u16)(uintptr_t)tcp_ext_arg_get(pcb, SEGMENT_ARG);
+}
+
+// From here on lwIP's segment is what the NIC cuts up, a whole number of the packets that the peer
+// and the link agreed on. The congestion window counts in these segments too, and must hold one.
+static void use_large_segments(struct tcp_pcb *pcb)
+{
+    u16 packet = pcb->mss;
+    if (!netif_can_segment() || IP_IS_V6_VAL(pcb->remote_ip) || packet > LARGE_SEGMENT / 2)
+        return;
+    tcp_ext_arg_set(pcb, SEGMENT_ARG, (void *)(uintptr_t)packet);
+    pcb->mss = (u16)(LARGE_SEGMENT / packet * packet);
+    pcb->cwnd = MAX(pcb->cwnd, (tcpwnd_size_t)pcb->mss);
 }
 
 static void conn_fail(struct tcp_conn *c, int error, const char *reason)
@@ -126,7 +157,8 @@ static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t bytes)
     struct tcp_conn *c = arg;
     (void)pcb;
     count_add(&c->acked, bytes);
-    waitq_wake_all(&c->wait);
+    if (c->acked == c->tx.tail) // nothing is under way any more: what conn_flush waits for
+        waitq_wake_all(&c->wait);
     net_post(&c->work);
     return ERR_OK;
 }
@@ -169,6 +201,7 @@ static void established(struct tcp_conn *c, struct tcp_pcb *pcb)
     pcb->rcv_wnd = CONN_RX_INITIAL;
     pcb->rcv_ann_wnd = CONN_RX_INITIAL;
     pcb->rcv_ann_right_edge = pcb->rcv_nxt + CONN_RX_INITIAL;
+    use_large_segments(pcb);
     tcp_nagle_disable(pcb);
     ip_set_option(pcb, SOF_KEEPALIVE);
     pcb->keep_idle = KEEPALIVE_IDLE_MS;
@@ -269,7 +302,8 @@ static bool heap_has_room(u32 bytes)
     return lwip_stats.mem.used + bytes + HEAP_RESERVE <= NET_HEAP_LIMIT;
 }
 
-// One piece, 16 KiB at most: the next one comes in its turn, after other threads had theirs.
+// One piece, 16 KiB at most: the next one comes in its turn, after other threads had theirs. While
+// more is to come, Nagle's rule (RFC 1122, 4.2.3.4) lets lwIP fill a segment before it goes out.
 static void push_tx(struct tcp_conn *c)
 {
     u64 piece;
@@ -281,8 +315,13 @@ static void push_tx(struct tcp_conn *c)
     if (tcp_write(c->pcb, p, (u16)n, TCP_WRITE_FLAG_COPY | (last ? 0 : TCP_WRITE_FLAG_MORE)))
         return; // no memory now: likewise
     ring_consume(&c->tx, n);
+    if (last)
+        tcp_nagle_disable(c->pcb);
+    else
+        tcp_nagle_enable(c->pcb);
     tcp_output(c->pcb);
-    waitq_wake_all(&c->wait);
+    if (ring_used(&c->tx) <= CONN_TX_BYTES / 2)
+        waitq_wake_all(&c->wait);
     if (!last)
         net_post(&c->work);
 }

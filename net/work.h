@@ -15,6 +15,8 @@ struct net_work {
 
 // Any thread. Before net_start has found a NIC, work waits.
 void net_post(struct net_work *w);
+// On the network thread: it does not run unless it is posted again.
+void net_unpost(struct net_work *w);
 // Runs fn on the network thread and returns its result; never from the network thread itself.
 int net_call(int (*fn)(void *arg), void *arg);
 // Whether net_start has succeeded: only then does anybody run work.

@@ -10,6 +10,7 @@
 #define VECTOR_DEVICE_LAST  0xef
 #define VECTOR_TIMER        0xf0
 #define VECTOR_KICK         0xf1
+#define VECTOR_STOP         0xf2
 #define VECTOR_ERROR        0xfe
 #define VECTOR_SPURIOUS     0xff
 
@@ -17,6 +18,8 @@ void lapic_init(void); // on every CPU
 u32 lapic_id(void);
 void lapic_eoi(void);
 void lapic_send(u32 apic_id, u8 vector);
+void lapic_send_init(u32 apic_id);
+void lapic_send_startup(u32 apic_id, u8 page); // page: number of a 4 KiB page below 1 MiB
 void lapic_nmi_others(void);
 // The timer counts down from `count` once, undivided; 0 stops it.
 void lapic_timer_oneshot(void);

@@ -11,7 +11,7 @@ struct thread;
 
 #define MAX_CPUS 64
 
-// Per-CPU block; GS base points at it.
+// Per-CPU block, that CPU's own; GS base points at it. Others read index, apic_id and current.
 struct cpu {
     struct cpu *self;
     u32 index; // 0 is the boot CPU
@@ -172,5 +172,18 @@ u32 pci_read(u16 bdf, u16 reg, u32 size);
 void pci_write(u16 bdf, u16 reg, u32 size, u32 value);
 // Calls fn for each function present; stops when fn returns true and returns its bdf, else -1.
 int pci_find(bool (*fn)(u16 bdf, u16 vendor, u16 device, void *arg), void *arg);
+// Offset of the function's next capability with that id after offset `after` (0: the first); 0 when
+// there is none.
+u16 pci_capability(u16 bdf, u8 id, u16 after);
+// Base address of memory BAR `index`; 0 when it is an I/O BAR or has no address.
+u64 pci_bar(u16 bdf, u32 index);
+// Lets the device answer accesses and write to memory.
+void pci_enable(u16 bdf);
+// Maps part of a memory BAR; NULL, logged, when that is no memory BAR or has no address.
+void *pci_map_bar(u16 bdf, u32 index, u64 offset, u64 bytes);
+enum pci_interrupt { PCI_POLLED, PCI_INTX, PCI_MSI, PCI_MSIX };
+// Makes the function raise `vector` on the boot CPU in the best way it has: one MSI-X message, one
+// MSI message, or its pin.
+enum pci_interrupt pci_connect(u16 bdf, int vector);
 
 #endif

@@ -84,7 +84,7 @@ static void load_gdt(const struct table_pointer *p)
                      : "rax", "memory");
 }
 
-void gdt_load(struct cpu *c)
+void gdt_prepare(struct cpu *c)
 {
     struct cpu_tables *t = &tables[c->index];
     u64 tss = (u64)&t->tss;
@@ -96,9 +96,14 @@ void gdt_load(struct cpu *c)
     t->gdt[SELECTOR_TSS / 8] =
         GDT_TSS | (sizeof(t->tss) - 1) | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
     t->gdt[SELECTOR_TSS / 8 + 1] = tss >> 32;
+    c->self = c;
+}
+
+void gdt_load(struct cpu *c)
+{
+    struct cpu_tables *t = &tables[c->index];
     const struct table_pointer p = {sizeof(t->gdt) - 1, (u64)t->gdt};
     load_gdt(&p);
-    c->self = c;
     wrmsr(MSR_GS_BASE, (u64)c);
 }
 
@@ -116,7 +121,7 @@ static u8 ist_of(u32 vector)
     }
 }
 
-void idt_load(void)
+void idt_prepare(void)
 {
     for (u32 i = 0; i < ARRAY_SIZE(idt); i++) {
         u64 entry = (u64)vector_stubs[i];
@@ -127,6 +132,10 @@ void idt_load(void)
                                  .offset_middle = (u16)(entry >> 16),
                                  .offset_high = (u32)(entry >> 32)};
     }
+}
+
+void idt_load(void)
+{
     const struct table_pointer p = {sizeof(idt) - 1, (u64)idt};
     __asm__ volatile("lidt %0" : : "m"(p));
 }

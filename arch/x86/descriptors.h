@@ -25,8 +25,11 @@ struct trap_frame {
 };
 static_assert(sizeof(struct trap_frame) == 22 * 8, "vectors.S pushes this");
 
-void gdt_load(struct cpu *c); // GDT, TSS with its stacks, GS base
-void idt_load(void);
+// A CPU's GDT, TSS and the stacks in it; on the boot CPU, before the other one starts.
+void gdt_prepare(struct cpu *c);
+void gdt_load(struct cpu *c); // on that CPU: GDT, TSS, GS base
+void idt_prepare(void);       // one table for all, once
+void idt_load(void);          // on every CPU
 void exception(struct trap_frame *f) __attribute__((noreturn));
 void trap_entry(struct trap_frame *f); // from vectors.S
 

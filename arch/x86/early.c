@@ -23,7 +23,9 @@ void arch_early_init(const struct boot_info *bi)
 {
     struct cpu *c = &cpus[0];
     c->apic_id = bi->cpu_apic_id[0];
+    gdt_prepare(c);
     gdt_load(c);
+    idt_prepare();
     idt_load();
     serial_early_init();
     features_detect();

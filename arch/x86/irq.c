@@ -9,6 +9,7 @@
 #include "boot/boot_info.h"
 #include "kernel/lib.h"
 #include "kernel/log.h"
+#include "kernel/sched.h"
 #include "kernel/thread.h"
 
 #define MAX_PINS 256
@@ -102,10 +103,11 @@ void irq_dispatch(u32 vector)
     c->irq_depth--;
 }
 
-// The interrupt itself is the message: the CPU has left its guest or its halt.
+// The CPU has left its guest or its halt, which may be all it was meant to do.
 static void kicked(void *arg)
 {
     (void)arg;
+    sched_kicked();
 }
 
 static void apic_error(void *arg)

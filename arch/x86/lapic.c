@@ -31,6 +31,8 @@ enum {
 #define ICR_BUSY           BIT(12)
 #define ICR_ASSERT         BIT(14)
 #define ICR_NMI            (4 << 8)
+#define ICR_INIT           (5 << 8)
+#define ICR_STARTUP        (6 << 8)
 #define ICR_ALL_OTHERS     (3 << 18)
 
 static volatile u8 *base; // xAPIC registers; NULL in x2APIC mode
@@ -56,7 +58,7 @@ void lapic_init(void)
     wrmsr(MSR_APIC_BASE, where);
     if (host_features.x2apic) {
         wrmsr(MSR_APIC_BASE, where | APIC_BASE_X2APIC);
-    } else {
+    } else if (base == NULL) { // all CPUs' are at one address
         base = map_mmio(where & 0xffffff000ull, PAGE_SIZE);
         if (base == NULL)
             panic("the local APIC cannot be mapped");
@@ -101,6 +103,16 @@ static void send(u32 apic_id, u32 command)
 void lapic_send(u32 apic_id, u8 vector)
 {
     send(apic_id, ICR_ASSERT | vector);
+}
+
+void lapic_send_init(u32 apic_id)
+{
+    send(apic_id, ICR_ASSERT | ICR_INIT);
+}
+
+void lapic_send_startup(u32 apic_id, u8 page)
+{
+    send(apic_id, ICR_ASSERT | ICR_STARTUP | page);
 }
 
 void lapic_nmi_others(void)

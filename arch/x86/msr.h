@@ -6,6 +6,7 @@
 #include "kernel/types.h"
 
 #define MSR_APIC_BASE    0x1b
+#define MSR_TSC_ADJUST   0x3b
 #define MSR_PAT          0x277
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC       0x800
@@ -15,6 +16,7 @@
 
 #define APIC_BASE_ENABLE BIT(11)
 #define APIC_BASE_X2APIC BIT(10)
+#define EFER_LME         BIT(8)
 #define EFER_NXE         BIT(11)
 #define PAT_POWER_ON     0x0007040600070406ull // entry 3 (PCD, PWT) is UC (SDM 3A 11.12.4)
 

@@ -2,7 +2,7 @@
 // Second-level page tables: made, filled, freed, and the write-protection that logs dirty pages.
 #include "arch/x86/nested_paging.h"
 
-#include "kernel/guest/memory.h"
+#include "kernel/guest/guest.h"
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 
@@ -54,7 +54,16 @@ int np_init(struct nested_paging *np, const struct np_format *format, struct gue
 {
     *np = (struct nested_paging){.format = format, .guest = g, .flush = flush};
     np->root = page_alloc_zero(0);
-    return np->root ? 0 : E_NOMEM;
+    if (!np->root)
+        return E_NOMEM;
+    mem_account(MEM_PAGE_TABLES, PAGE_SIZE);
+    return 0;
+}
+
+static void free_table(u64 pa)
+{
+    page_free(pa, 0);
+    mem_account(MEM_PAGE_TABLES, -(s64)PAGE_SIZE);
 }
 
 static void free_tables(const struct nested_paging *np, u64 pa, int level)
@@ -63,7 +72,7 @@ static void free_tables(const struct nested_paging *np, u64 pa, int level)
     for (unsigned i = 0; level > 1 && i < NP_ENTRIES; i++)
         if (t->entry[i] && !is_leaf(np, t->entry[i], level))
             free_tables(np, t->entry[i] & NP_ADDRESS, level - 1);
-    page_free(pa, 0);
+    free_table(pa);
 }
 
 void np_fini(struct nested_paging *np)
@@ -83,6 +92,7 @@ int np_map_large(struct nested_paging *np, u64 gpa, u64 hpa)
             u64 pa = page_alloc_zero(0);
             if (!pa)
                 return E_NOMEM;
+            mem_account(MEM_PAGE_TABLES, PAGE_SIZE);
             entry_put(e, pa | np->format->table);
         }
         t = table_of(*e);
@@ -117,6 +127,7 @@ static bool split(struct nested_paging *np, u64 *e)
     u64 pa = page_alloc(0);
     if (!pa)
         return false;
+    mem_account(MEM_PAGE_TABLES, PAGE_SIZE);
     u64 bits = f->leaf;
     bits &= ~(np->logging == NP_LOG_WRITES ? f->write : f->dirty);
     u64 base = entry_get(e) & NP_ADDRESS & ~(LARGE_PAGE_SIZE - 1);
@@ -124,6 +135,7 @@ static bool split(struct nested_paging *np, u64 *e)
     for (unsigned i = 0; i < NP_ENTRIES; i++)
         t->entry[i] = (base + i * PAGE_SIZE) | bits;
     entry_put(e, pa | f->table);
+    np->guest->memory.split_pages++;
     return true;
 }
 
@@ -221,7 +233,7 @@ static void merge_flush(struct nested_paging *np, struct merge *m)
     if (m->count)
         np->flush(np->guest); // a CPU may still walk these tables
     for (unsigned i = 0; i < m->count; i++)
-        page_free(m->freed[i], 0);
+        free_table(m->freed[i]);
     m->count = 0;
 }
 
@@ -234,6 +246,7 @@ static void merge_entry(struct nested_paging *np, u64 *e, struct merge *m)
         u64 base = table_of(entry)->entry[0] & NP_ADDRESS;
         entry_put(e, base | f->leaf | f->large);
         m->freed[m->count++] = entry & NP_ADDRESS;
+        np->guest->memory.split_pages--;
     } else if (entry) {
         entry_set(e, f->write);
     }

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
-// PCI configuration space by mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2).
+// PCI configuration space by mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2); capabilities and BARs.
 #include "arch/x86/cpu.h"
+#include "kernel/log.h"
 #include "kernel/thread.h"
 
 #define PCI_ADDRESS 0xcf8
 #define PCI_DATA    0xcfc
+
+#define COMMAND        0x04
+#define COMMAND_IO     BIT(0)
+#define COMMAND_MEMORY BIT(1)
+#define COMMAND_MASTER BIT(2)
 
 static struct spinlock lock; // the address port and the data port are one transaction
 
@@ -55,4 +61,47 @@ int pci_find(bool (*fn)(u16 bdf, u16 vendor, u16 device, void *arg), void *arg)
         }
     }
     return -1;
+}
+
+// PCI Local Bus 3.0, 6.7. A list that does not end is cut off.
+u16 pci_capability(u16 bdf, u8 id, u16 after)
+{
+    if (!(pci_read(bdf, 0x06, 2) & BIT(4))) // status: has a list
+        return 0;
+    u16 at = (u16)pci_read(bdf, after ? after + 1 : 0x34, 1) & 0xfc;
+    for (u32 i = 0; i < 48 && at >= 0x40; i++) {
+        if (pci_read(bdf, at, 1) == id)
+            return at;
+        at = (u16)pci_read(bdf, at + 1, 1) & 0xfc;
+    }
+    return 0;
+}
+
+// PCI Local Bus 3.0, 6.2.5.1.
+u64 pci_bar(u16 bdf, u32 index)
+{
+    u16 reg = (u16)(0x10 + 4 * index);
+    u32 low = pci_read(bdf, reg, 4);
+    u64 base = low & ~0xfu;
+    if (low & 1)
+        return 0;
+    if ((low >> 1 & 3) == 2) // 64 bits wide
+        base |= (u64)pci_read(bdf, reg + 4, 4) << 32;
+    return base;
+}
+
+void pci_enable(u16 bdf)
+{
+    u32 command = pci_read(bdf, COMMAND, 2);
+    pci_write(bdf, COMMAND, 2, command | COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER);
+}
+
+void *pci_map_bar(u16 bdf, u32 index, u64 offset, u64 bytes)
+{
+    u64 base = pci_bar(bdf, index);
+    void *p = base ? map_mmio(base + offset, bytes) : NULL;
+    if (!p)
+        log_error("pci", "%02x:%02x.%x: BAR %u is no memory BAR with an address", bdf >> 8,
+                  bdf >> 3 & 31, bdf & 7, index);
+    return p;
 }

@@ -154,6 +154,14 @@ void arch_timer_init(void)
              deadline_mode ? "TSC deadline" : "the local APIC's countdown");
 }
 
+void arch_timer_init_cpu(void)
+{
+    if (deadline_mode)
+        lapic_timer_deadline_mode();
+    else
+        lapic_timer_oneshot();
+}
+
 void arch_timer_arm(u64 deadline_tsc)
 {
     if (deadline_mode) {

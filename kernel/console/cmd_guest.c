@@ -2,11 +2,20 @@
 // Commands on one guest, and the list of them.
 #include "kernel/console/command.h"
 #include "kernel/console/find.h"
-#include "kernel/guest/guest.h"
+#include "kernel/guest/cpu_level.h"
+#include "kernel/guest/virtio.h"
 #include "kernel/lib.h"
 #include "kernel/time.h"
 
 #define WHY 256
+
+static void info_memory(struct out *o, const struct guest_memory *m)
+{
+    if (!m->bytes)
+        return;
+    out_u64(o, "large_pages", m->bytes / LARGE_PAGE_SIZE - m->split_pages);
+    out_u64(o, "split_pages", m->split_pages); // 2 MiB each as well, while a move watches writes
+}
 
 static bool has_run_time(const struct guest *g)
 {
@@ -43,19 +52,52 @@ static void run_list(struct call *c)
     mutex_unlock(&guests_lock);
 }
 
+static void info_network(struct out *o, const struct guest_config *cfg)
+{
+    char mac[18];
+    mac_format(cfg->mac, mac);
+    out_str(o, "mac", mac);
+    if (cfg->vlan)
+        out_u64(o, "vlan", cfg->vlan);
+    if (cfg->macs > 1)
+        out_u64(o, "macs", cfg->macs);
+}
+
 static void info_config(struct out *o, const struct guest_config *cfg)
 {
     static const char *const dirty[] = {"auto", "pml", "wp"};
     out_u64(o, "memory_mib", cfg->memory_mib);
     out_u64(o, "vcpus", cfg->vcpus);
+    out_str(o, "cpu", cpu_level_name(cfg->cpu));
+    out_str(o, "clock", cfg->clock == CLOCK_KVM ? "kvm" : "tsc");
     out_str(o, "kernel", cfg->kernel);
     out_list_begin(o, "modules");
     for (u32 i = 0; i < cfg->module_count; i++)
         out_list_str(o, cfg->modules[i]);
     out_list_end(o);
     out_str(o, "cmdline", cfg->cmdline);
+    out_bool(o, "network", cfg->network);
+    if (cfg->network)
+        info_network(o, cfg);
     out_bool(o, "autostart", cfg->autostart);
     out_str(o, "dirty", cfg->dirty < ARRAY_SIZE(dirty) ? dirty[cfg->dirty] : "?");
+}
+
+// What the guest's virtio devices do. The lock keeps it from being taken apart meanwhile.
+static void info_devices(struct out *o, struct guest *g)
+{
+    char text[VIRTIO_DESCRIPTION + 48], state[VIRTIO_DESCRIPTION];
+    mutex_lock(&g->lock);
+    out_list_begin(o, "virtio");
+    for (struct device *d = g->devices; d; d = d->next) {
+        if (!virtio_of(d))
+            continue;
+        virtio_describe(virtio_of(d), state, sizeof(state));
+        snprintf(text, sizeof(text), "%s %u: %s", d->ops->name, d->instance, state);
+        out_list_str(o, text);
+    }
+    out_list_end(o);
+    mutex_unlock(&g->lock);
 }
 
 static void run_info(struct call *c)
@@ -74,10 +116,13 @@ static void run_info(struct call *c)
     info_config(o, &g->config);
     out_bool(o, "from_config", g->from_config);
     out_u64(o, "boots", g->boot_count);
+    info_memory(o, &g->memory);
     if (has_run_time(g)) {
         out_u64(o, "running_ns", time_ns() - g->started_ns);
         out_u64(o, "guest_clock_ns", guest_clock_ns(g));
         out_u64(o, "tsc_hz", g->clock.tsc_hz);
+        out_str(o, "tsc", guest_clock_tsc_mode(g));
+        info_devices(o, g);
     }
     out_end(o);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Commands on the host: what it is, its figures, its log, its power.
 #include "arch/x86/cpu.h"
+#include "arch/x86/smp.h"
 #include "kernel/console/command.h"
 #include "kernel/console/find.h"
 #include "kernel/console/keys.h"
@@ -11,7 +12,10 @@
 #include "kernel/mem.h"
 #include "kernel/migrate/migrate.h"
 #include "kernel/time.h"
+#include "net/guest_nic.h"
 #include "net/net.h"
+#include "storage/datastore.h"
+#include "storage/disk.h"
 
 static u64 idle_ns(void)
 {
@@ -27,14 +31,44 @@ static void host_memory(struct out *o)
 {
     struct mem_stats m;
     mem_get_stats(&m);
-    u64 host = m.image_bytes + m.total_bytes - m.free_bytes - m.guest_bytes;
+    u64 guests = m.used_bytes[MEM_GUEST_RAM];
+    u64 host = m.image_bytes + m.total_bytes - m.free_bytes - guests;
     out_u64(o, "memory_bytes", m.total_bytes);
     out_u64(o, "free_bytes", m.free_bytes);
-    out_u64(o, "guest_bytes", m.guest_bytes);
+    out_u64(o, "guest_bytes", guests);
     out_u64(o, "host_bytes", host); // the hypervisor itself, all but guest RAM and boot files
     out_u64(o, "heap_bytes", m.heap_bytes);
     out_u64(o, "image_bytes", m.image_bytes);
     out_u64(o, "boot_file_bytes", m.boot_file_bytes);
+}
+
+// What grows with guests, moves and connections, and how far it can with those there are.
+static void host_metadata(struct out *o)
+{
+    static const struct {
+        enum mem_use use;
+        const char *name, *limit_name;
+    } rows[] = {
+        {MEM_PAGE_TABLES, "page_table_bytes", "page_table_limit_bytes"},
+        {MEM_DIRTY_LOG, "dirty_log_bytes", "dirty_log_limit_bytes"},
+        {MEM_PAGE_HASHES, "page_hash_bytes", "page_hash_limit_bytes"},
+        {MEM_NETWORK, "network_bytes", "network_limit_bytes"},
+        {MEM_DATASTORES, "datastore_bytes", "datastore_limit_bytes"},
+    };
+    struct net_info n = {.up = false};
+    struct mem_stats m;
+    u64 limit[MEM_USES];
+    guests_memory_limits(limit);
+    mem_get_stats(&m);
+    net_get_info(&n);
+    limit[MEM_NETWORK] = n.memory_limit_bytes;
+    limit[MEM_DATASTORES] = datastores_memory_limit();
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        out_u64(o, rows[i].name, m.used_bytes[rows[i].use]);
+        out_u64(o, rows[i].limit_name, limit[rows[i].use]);
+    }
+    out_u64(o, "lwip_bytes", n.heap_bytes);
+    out_u64(o, "lwip_limit_bytes", n.heap_limit_bytes);
 }
 
 static void host_network(struct out *o)
@@ -46,6 +80,9 @@ static void host_network(struct out *o)
         return;
     out_str(o, "nic", n.driver);
     out_str(o, "mac", n.mac);
+    out_str(o, "interrupt", n.interrupt);
+    out_u64(o, "mtu", n.mtu);
+    out_str(o, "offloads", n.offloads);
     out_bool(o, "link", n.link);
     out_ip(o, "address", &n.address4);
     out_ip(o, "gateway", &n.gateway4);
@@ -74,6 +111,7 @@ static void run_host(struct call *c)
     out_u64(o, "prompt_ns", console_prompt_ns());
     out_u64(o, "tsc_hz", host_tsc_hz);
     host_memory(o);
+    host_metadata(o);
     host_network(o);
     out_end(o);
 }
@@ -143,6 +181,7 @@ static const char *exit_name(unsigned kind)
         [EXIT_CPUID] = "cpuid",
         [EXIT_RDMSR] = "rdmsr",
         [EXIT_WRMSR] = "wrmsr",
+        [EXIT_RDTSC] = "rdtsc",
         [EXIT_CR8] = "cr8",
         [EXIT_XSETBV] = "xsetbv",
         [EXIT_HLT] = "hlt",
@@ -215,12 +254,54 @@ static bool take_figures(unsigned n, struct vcpu_figures *out)
     return found;
 }
 
+static void card_row(struct out *o, const char *name, const struct switch_figures *f)
+{
+    out_printf(o,
+               "%s network: received %llu frames, %llu bytes, %llu dropped; sent %llu frames, %llu "
+               "bytes, %llu refused, %llu with a wrong source\n",
+               name, (unsigned long long)f->rx_frames, (unsigned long long)f->rx_bytes,
+               (unsigned long long)f->rx_dropped, (unsigned long long)f->tx_frames,
+               (unsigned long long)f->tx_bytes, (unsigned long long)f->tx_refused,
+               (unsigned long long)f->wrong_source);
+    if (!o->json)
+        return;
+    out_begin(o);
+    out_str(o, "kind", "guest-network");
+    out_str(o, "guest", name);
+    out_u64(o, "rx_frames", f->rx_frames);
+    out_u64(o, "rx_bytes", f->rx_bytes);
+    out_u64(o, "rx_dropped", f->rx_dropped);
+    out_u64(o, "tx_frames", f->tx_frames);
+    out_u64(o, "tx_bytes", f->tx_bytes);
+    out_u64(o, "tx_refused", f->tx_refused);
+    out_u64(o, "wrong_source", f->wrong_source);
+    out_end(o);
+}
+
+// A copy, taken with the locks held under which a guest is not taken apart.
+static bool take_card(const char *name, struct switch_figures *f)
+{
+    struct guest *g = guest_get(name);
+    bool found = false;
+    if (!g)
+        return false;
+    mutex_lock(&g->lock);
+    if (g->state == GUEST_RUNNING || g->state == GUEST_PAUSED)
+        found = guest_nic_figures(g, f);
+    mutex_unlock(&g->lock);
+    guest_put(g);
+    return found;
+}
+
 static void guest_stats(struct out *o, const char *name)
 {
+    struct switch_figures card;
     struct vcpu_figures v;
     for (unsigned n = 0; take_figures(n, &v); n++)
         if (!name || !strcmp(v.guest, name))
             vcpu_row(o, &v);
+    if (name && take_card(name, &card))
+        card_row(o, name, &card);
 }
 
 static void run_stats(struct call *c)
@@ -297,7 +378,10 @@ static void stop_host(struct call *c, const char *what, void (*stop)(void))
         out_end(c->out);
     }
     out_flush(c->out);
+    datastores_stop();
+    disks_stop();
     net_stop(); // or the NIC goes on writing to memory that is somebody else's by then
+    smp_stop_others();
     if (backend)
         backend->cpu_disable();
     stop();

@@ -9,8 +9,9 @@
 #include "kernel/migrate/migrate.h"
 #include "kernel/time.h"
 
-#define WHY     256
-#define POLL_NS (100 * NS_PER_MS)
+#define WHY               256
+#define POLL_NS           (100 * NS_PER_MS)
+#define LINK_TEST_MIB_MAX 1048576u
 
 static const char *digest_name(u8 d)
 {
@@ -33,8 +34,11 @@ static void job_json(struct out *o, const struct job_info *j)
     out_str(o, "phase", job_phase_name(j->phase));
     out_u64(o, "round", j->round);
     out_u64(o, "bytes_wire", j->bytes_wire);
+    out_u64(o, "disk_bytes_wire", j->disk_bytes_wire);
+    out_u64(o, "disk_bytes_left", j->disk_bytes_left);
     out_u64(o, "pages_sent", j->pages_sent);
     out_u64(o, "pages_zero", j->pages_zero);
+    out_u64(o, "pages_free", j->pages_free); // left out
     out_u64(o, "pages_touched", j->pages_touched);
     out_u64(o, "dirty_pages_last_round", j->dirty_pages_last_round);
     out_u64(o, "rate_bytes_s", j->rate_bytes_s);
@@ -43,14 +47,26 @@ static void job_json(struct out *o, const struct job_info *j)
     out_u64(o, "predicted_blackout_us", j->predicted_blackout_us);
     out_u64(o, "measured_blackout_us", j->measured_blackout_us);
     out_u64(o, "clock_error_us", j->clock_error_us);
+    for (unsigned p = 0; p < BLACKOUT_PARTS; p++) {
+        char key[32];
+        snprintf(key, sizeof(key), "predicted_%s_us", blackout_part_name(p));
+        out_u64(o, key, j->predicted_us[p]);
+        snprintf(key, sizeof(key), "blackout_%s_us", blackout_part_name(p));
+        out_u64(o, key, j->blackout_us[p]);
+    }
     out_u64(o, "started_ns", j->started_ns);
+    out_u64(o, "running_ns", j->running_ns);
     out_u64(o, "ended_ns", j->ended_ns);
     out_u64(o, "enable_ticks", j->enable_ticks);
     out_u64(o, "collect_ticks", j->collect_ticks);
     out_u64(o, "collect_pages", j->collect_pages);
+    out_u64(o, "send_page_ticks", j->send_page_ticks);
     out_str(o, "dirty_tracking", j->dirty_tracking);
     out_str(o, "stop_reason", j->stop_reason);
     out_str(o, "digest", digest_name(j->digest_match));
+    out_str(o, "disk_digest", digest_name(j->disk_digest_match));
+    out_u64(o, "disk_blocks_equal", j->disk_blocks_equal);
+    out_u64(o, "disk_blocks_rewritten", j->disk_blocks_rewritten);
     out_str(o, "result", j->result);
     out_end(o);
 }
@@ -133,7 +149,7 @@ static void run_job_abort(struct call *c)
 }
 
 struct reasons {
-    char line[12][160];
+    char line[48][160]; // a CPU of another generation lacks dozens of features
     unsigned count;
 };
 
@@ -142,6 +158,8 @@ static void add_reason(void *arg, const char *line)
     struct reasons *r = arg;
     if (r->count < ARRAY_SIZE(r->line))
         strlcpy(r->line[r->count++], line, sizeof(r->line[0]));
+    else
+        strlcpy(r->line[r->count - 1], "and more", sizeof(r->line[0]));
 }
 
 static void join(const struct reasons *r, char *buf, size_t size)
@@ -151,6 +169,31 @@ static void join(const struct reasons *r, char *buf, size_t size)
         size_t n = strlen(buf);
         snprintf(buf + n, size - n, "%s%s", i ? "; " : "", r->line[i]);
     }
+}
+
+static void list_reasons(struct out *o, const char *key, const struct reasons *r)
+{
+    out_list_begin(o, key);
+    for (unsigned i = 0; i < r->count; i++)
+        out_list_str(o, r->line[i]);
+    out_list_end(o);
+}
+
+// It could move; the lines are notes.
+static void possible(struct call *c, const struct reasons *r)
+{
+    struct out *o = c->out;
+    out_printf(o, "%s could move to %s now\n", c->arg[0], c->arg[1]);
+    for (unsigned i = 0; i < r->count; i++)
+        out_printf(o, "  but %s\n", r->line[i]);
+    if (!o->json)
+        return;
+    out_begin(o);
+    out_str(o, "guest", c->arg[0]);
+    out_str(o, "peer", c->arg[1]);
+    out_bool(o, "possible", true);
+    list_reasons(o, "notes", r);
+    out_end(o);
 }
 
 static void refused(struct call *c, const struct reasons *r)
@@ -167,10 +210,7 @@ static void refused(struct call *c, const struct reasons *r)
     join(r, all, sizeof(all));
     out_begin(o);
     out_str(o, "error", all);
-    out_list_begin(o, "reasons");
-    for (unsigned i = 0; i < r->count; i++)
-        out_list_str(o, r->line[i]);
-    out_list_end(o);
+    list_reasons(o, "reasons", r);
     out_end(o);
 }
 
@@ -179,23 +219,14 @@ static void check(struct call *c)
     static struct reasons r; // too big for the stack; one command runs at a time
     char err[WHY] = "";
     r.count = 0;
-    int rc = migrate_check(c->arg[0], c->arg[1], add_reason, &r, err, sizeof(err));
-    if (r.count) {
+    int rc = migrate_check(c->arg[0], c->arg[1], option_given(c, "--disk"), add_reason, &r, err,
+                           sizeof(err));
+    if (rc && r.count)
         refused(c, &r);
-        return;
-    }
-    if (rc) {
+    else if (rc)
         out_error(c->out, "%s", err);
-        return;
-    }
-    out_printf(c->out, "%s could move to %s now\n", c->arg[0], c->arg[1]);
-    if (c->out->json) {
-        out_begin(c->out);
-        out_str(c->out, "guest", c->arg[0]);
-        out_str(c->out, "peer", c->arg[1]);
-        out_bool(c->out, "possible", true);
-        out_end(c->out);
-    }
+    else
+        possible(c, &r);
 }
 
 static void set_mode(enum screen_mode m)
@@ -254,7 +285,7 @@ static void run_migrate(struct call *c)
         check(c);
         return;
     }
-    s64 id = migrate_begin(c->arg[0], c->arg[1], err, sizeof(err));
+    s64 id = migrate_begin(c->arg[0], c->arg[1], option_given(c, "--disk"), err, sizeof(err));
     if (id <= 0) {
         out_error(c->out, "%s", err);
         return;
@@ -276,8 +307,7 @@ static void run_resolve(struct call *c)
 {
     char err[WHY] = "";
     bool keep = !strcmp(c->arg[1], "keep");
-    struct guest *g = find_guest(c, c->arg[0]);
-    if (!g)
+    if (!find_guest(c, c->arg[0]))
         return;
     if (migrate_resolve(c->arg[0], keep, err, sizeof(err))) {
         out_error(c->out, "%s", err);
@@ -340,6 +370,33 @@ static void run_peers(struct call *c)
         out_printf(c->out, "no peers; a [peer NAME] section in host.cfg describes one\n");
 }
 
+static void run_net_test(struct call *c)
+{
+    char err[WHY] = "", rate[24], sent[24];
+    u64 mib = 256, ns;
+    if (!find_peer(c, c->arg[0]) || (c->arg[1] && !find_number(c, "MIB", c->arg[1], &mib)))
+        return;
+    if (mib == 0 || mib > LINK_TEST_MIB_MAX) {
+        out_error(c->out, "MIB wants 1 to %u, found %s", LINK_TEST_MIB_MAX, c->arg[1]);
+        return;
+    }
+    if (link_test(c->arg[0], mib * MIB, &ns, err, sizeof(err))) {
+        out_error(c->out, "%s", err);
+        return;
+    }
+    u64 rate_bytes_s = mib * MIB * 1000 / MAX(ns / NS_PER_MS, 1ull);
+    out_printf(c->out, "%s to %s, %s/s\n", format_bytes(sent, mib * MIB), c->arg[0],
+               format_bytes(rate, rate_bytes_s));
+    if (!c->out->json)
+        return;
+    out_begin(c->out);
+    out_str(c->out, "peer", c->arg[0]);
+    out_u64(c->out, "bytes", mib * MIB);
+    out_u64(c->out, "took_ns", ns);
+    out_u64(c->out, "rate_bytes_s", rate_bytes_s);
+    out_end(c->out);
+}
+
 static void run_fault(struct call *c)
 {
     char err[WHY] = "";
@@ -356,7 +413,10 @@ static void run_fault(struct call *c)
 }
 
 const struct command move_commands[] = {
-    {"migrate", "NAME PEER", "--check --detach", "moves a running guest to a peer",
+    {"migrate", "NAME PEER", "--disk --check --detach", "moves a running guest to a peer",
+     "  --disk moves its volumes as well: they are copied while it writes, and deleted here when "
+     "it\n"
+     "  runs there.\n"
      "  --check only asks whether it could, and names every reason why not.\n"
      "  --detach returns at once with the job's id; otherwise progress is shown until it has "
      "ended,\n"
@@ -371,6 +431,8 @@ const struct command move_commands[] = {
      "  both hosts runs twice, one dropped on both is lost.",
      run_resolve},
     {"peers", "", "", "asks every peer how it is", NULL, run_peers},
+    {"net-test", "PEER [MIB]", "", "measures the link to a peer with a transfer of 256 MiB or MIB",
+     "  The peer throws the bytes away. It slows down whatever else uses the link.", run_net_test},
     {"fault", "FAULT", "", "for tests: makes the next move go wrong in a chosen way",
      "  fault none ends it. The choices are listed by an unknown one.", run_fault},
     {NULL, NULL, NULL, NULL, NULL, NULL},

@@ -2,11 +2,12 @@
 // From a line of input to a command: words, options, arguments, and what to say about wrong ones.
 #include "kernel/console/command.h"
 
+#include "kernel/guest/guest.h"
 #include "kernel/lib.h"
 #include "kernel/similar.h"
 
 static const struct command *const groups[] = {host_commands, guest_commands, attach_commands,
-                                               move_commands};
+                                               move_commands, disk_commands,  store_commands};
 
 const struct command *command_next(const struct command *c)
 {
@@ -234,6 +235,7 @@ void command_run(char *line, void (*sink)(void *arg, const char *s, size_t n), v
     out_init(&out, json, sink, arg);
     struct call c = {.out = &out};
     run_words(&c, &w, wrong);
+    guest_put(c.guest);
     out_flush(&out);
 }
 

@@ -14,12 +14,14 @@ struct call {
     const char *arg[COMMAND_MAX_ARGS]; // NULL where an optional one was not given
     u32 options;                       // bit i: the i-th word of command->options was given
     struct out *out;
+    struct guest *guest; // a reference that find_guest took; put when the command ends
 };
 
 struct command {
     const char *name;
-    // Arguments, which also say what completes them: NAME is a guest, PEER a peer, JOB a job id,
-    // COMMAND a command, "a|b" a choice; [X] is optional.
+    // Arguments, which also say what completes them: NAME is a guest, PEER a peer, DISK a disk,
+    // STORE a datastore, VOLUME a volume, WHAT a datastore or a disk, JOB a job id, COMMAND a
+    // command, "a|b" a choice; [X] is optional.
     const char *args;
     const char *options; // "--check --detach"; --format is every command's
     const char *summary; // one line
@@ -28,7 +30,8 @@ struct command {
 };
 
 // The groups, each ended by a NULL name.
-extern const struct command host_commands[], guest_commands[], attach_commands[], move_commands[];
+extern const struct command host_commands[], guest_commands[], attach_commands[], move_commands[],
+    disk_commands[], store_commands[];
 const struct command *command_find(const char *name);
 const struct command *command_next(const struct command *c); // NULL: the first; NULL at the end
 bool option_given(const struct call *c, const char *option);
@@ -42,7 +45,7 @@ void command_help(struct call *c);
 // Returns where that word begins.
 size_t command_complete(const char *line, void (*found)(void *arg, const char *word), void *arg);
 
-// Words an argument of this kind could be (NAME, PEER, JOB, COMMAND or "a|b").
+// Words an argument of this kind could be (NAME, PEER, DISK, STORE, VOLUME, JOB, COMMAND or "a|b").
 void argument_words(const char *kind, size_t kind_len, void (*found)(void *arg, const char *word),
                     void *arg);
 

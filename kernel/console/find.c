@@ -6,6 +6,8 @@
 #include "kernel/lib.h"
 #include "kernel/similar.h"
 
+#define NO_SECTION "host.cfg of this host names none"
+
 struct nearest {
     const char *wanted;
     char best[40];
@@ -27,7 +29,8 @@ static void look_at(void *arg, const char *word)
     snprintf(n->all + at, sizeof(n->all) - at, "%s%s", at ? ", " : "", word);
 }
 
-static bool find_word(struct call *c, const char *kind, const char *what, const char *wanted)
+static bool find_word(struct call *c, const char *kind, const char *what, const char *wanted,
+                      const char *none)
 {
     struct nearest n = {.wanted = wanted};
     argument_words(kind, strlen(kind), look_at, &n);
@@ -39,23 +42,32 @@ static bool find_word(struct call *c, const char *kind, const char *what, const 
         out_error(c->out, "there is no %s \"%s\"; there %s %s", what, wanted,
                   strchr(n.all, ',') ? "are" : "is", n.all);
     else
-        out_error(c->out, "there is no %s \"%s\"; host.cfg of this host names none", what, wanted);
+        out_error(c->out, "there is no %s \"%s\"; %s", what, wanted, none);
     return false;
 }
 
 struct guest *find_guest(struct call *c, const char *name)
 {
-    mutex_lock(&guests_lock);
-    struct guest *g = guest_find(name);
-    mutex_unlock(&guests_lock);
-    if (!g)
-        find_word(c, "NAME", "guest", name);
-    return g;
+    guest_put(c->guest);
+    c->guest = guest_get(name);
+    if (!c->guest)
+        find_word(c, "NAME", "guest", name, NO_SECTION);
+    return c->guest;
 }
 
 bool find_peer(struct call *c, const char *name)
 {
-    return find_word(c, "PEER", "peer", name);
+    return find_word(c, "PEER", "peer", name, NO_SECTION);
+}
+
+bool find_store(struct call *c, const char *name)
+{
+    return find_word(c, "STORE", "datastore", name, "\"datastore format DISK NAME\" makes one");
+}
+
+struct block_device *find_disk(struct call *c, const char *name)
+{
+    return find_word(c, "DISK", "disk", name, "no driver has found one") ? block_find(name) : NULL;
 }
 
 bool find_number(struct call *c, const char *what, const char *text, u64 *out)

@@ -5,11 +5,13 @@
 
 #include "kernel/console/command.h"
 #include "kernel/guest/guest.h"
+#include "storage/block.h"
 
-// Entries of the table are only removed for guests that never ran here (a refused move), so the
-// pointer outlives the lock.
-struct guest *find_guest(struct call *c, const char *name); // NULL: the error was written
+// The call keeps a reference to the guest found last. NULL: the error was written.
+struct guest *find_guest(struct call *c, const char *name);
 bool find_peer(struct call *c, const char *name);
+bool find_store(struct call *c, const char *name);
+struct block_device *find_disk(struct call *c, const char *name); // NULL: the error was written
 bool find_number(struct call *c, const char *what, const char *text, u64 *out);
 
 #endif

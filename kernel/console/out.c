@@ -20,11 +20,24 @@ void out_flush(struct out *o)
     o->len = 0;
 }
 
+// Hands on the whole lines there are: the log's may come between two pieces.
+static void make_room(struct out *o)
+{
+    size_t whole = o->len;
+    while (whole && o->buf[whole - 1] != '\n')
+        whole--;
+    if (!whole)
+        whole = o->len;
+    o->sink(o->arg, o->buf, whole);
+    memmove(o->buf, o->buf + whole, o->len - whole);
+    o->len -= whole;
+}
+
 static void put(struct out *o, const char *s, size_t n)
 {
     while (n) {
         if (o->len == sizeof(o->buf))
-            out_flush(o);
+            make_room(o);
         size_t k = MIN(n, sizeof(o->buf) - o->len);
         memcpy(o->buf + o->len, s, k);
         o->len += k;

@@ -166,6 +166,7 @@ size_t tap_used(const struct tap *t)
 // Lock held.
 static u8 pop(struct tap *t)
 {
+    assert_held(&t->lock);
     u8 c = t->ring[t->head++ % RING_BYTES];
     t->line_ends -= c == '\n';
     return c;

@@ -74,8 +74,10 @@ struct backend_ops {
     int (*set_msr)(struct vcpu *v, u32 index, u64 value);
 
     // Guest TSC = host TSC * scale + offset (kernel/guest/clock.h sets both). scale 1<<48 is 1.0.
-    bool (*has_tsc_scaling)(void);
-    void (*set_tsc)(struct vcpu *v, u64 scale, u64 offset);
+    // The largest scale the hardware can do; 0 without scaling, when scale is always 1.0.
+    u64 (*tsc_scale_max)(void);
+    // exits: RDTSC and RDTSCP come out as EXIT_RDTSC.
+    void (*set_tsc)(struct vcpu *v, u64 scale, u64 offset, bool exits);
     void (*invalidate_guest_tlb)(struct vcpu *v);
     void (*dump)(struct vcpu *v); // everything, to the log
 };

@@ -2,10 +2,11 @@
 // A guest's parts put together and taken apart, and all of them stopped and continued as one.
 #include "arch/x86/cpu.h"
 #include "kernel/guest/bus.h"
-#include "kernel/guest/cpuid.h"
+#include "kernel/guest/cpu_level.h"
 #include "kernel/guest/dirty.h"
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
+#include "storage/guest_disk.h"
 
 static int fail(int error, char *err, size_t size, const struct guest *g, const char *what)
 {
@@ -24,7 +25,7 @@ static int check_config(const struct guest *g, char *err, size_t size)
                  GUEST_MAX_VCPUS);
         return E_INVAL;
     }
-    return 0;
+    return cpu_level_check(&g->config, host_cpuid, host_features.xcr0_supported, err, size);
 }
 
 // A move has filled in rate and CPUID before; a guest that starts here gets this host's.
@@ -32,7 +33,7 @@ static void make_clock_and_cpuid(struct guest *g)
 {
     guest_clock_init(g, g->clock.tsc_hz ? g->clock.tsc_hz : cpuid_guest_tsc_hz(host_tsc_hz));
     if (!g->cpuid_count)
-        cpuid_build(g, cpuid, host_features.xcr0_supported);
+        cpuid_build(g, host_cpuid, host_features.xcr0_supported);
     cpuid_index(g);
 }
 
@@ -60,6 +61,26 @@ static int reset_vcpus(struct guest *g)
     return error;
 }
 
+static int open_disks(struct guest *g, char *err, size_t size)
+{
+    char user[CONFIG_NAME + 8], why[160];
+    int error = 0;
+    snprintf(user, sizeof(user), "guest %s", g->name);
+    for (u32 i = 0; i < g->config.disk_count && !error; i++)
+        error = guest_disk_open(g->config.disks[i], user, &g->disk[i], why, sizeof(why));
+    if (error)
+        snprintf(err, size, "guest %s: %s", g->name, why);
+    return error;
+}
+
+static void close_disks(struct guest *g)
+{
+    for (u32 i = 0; i < CONFIG_MAX_DISKS; i++) {
+        guest_disk_close(g->disk[i]);
+        g->disk[i] = NULL;
+    }
+}
+
 static int build_parts(struct guest *g, char *err, size_t size)
 {
     g->pause_count = 1;
@@ -72,6 +93,9 @@ static int build_parts(struct guest *g, char *err, size_t size)
                  g->name, g->config.memory_mib);
         return E_NOMEM;
     }
+    int error = open_disks(g, err, size);
+    if (error)
+        return error;
     make_clock_and_cpuid(g);
     if (bus_create(g))
         return fail(E_NOMEM, err, size, g, "its bus");
@@ -125,6 +149,7 @@ void guest_teardown(struct guest *g)
     dirty_log_stop(g);
     devices_destroy(g);
     platform_destroy(g);
+    close_disks(g);
     for (u32 i = 0; i < g->vcpu_count; i++)
         vcpu_destroy(g->vcpu[i]);
     if (g->bus)

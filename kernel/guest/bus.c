@@ -83,6 +83,7 @@ static bool overlaps(const struct claim *c, u64 gpa, u64 bytes)
 // Lock held. NULL where it overlaps or the table is full, *error says which.
 static struct claim *free_mmio_slot(struct bus *b, u64 gpa, u64 bytes, int *error)
 {
+    assert_held(&b->lock);
     struct claim *found = NULL;
     *error = E_NOMEM;
     for (u32 i = 0; i < b->mmio_count; i++) {

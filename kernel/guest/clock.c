@@ -8,7 +8,8 @@
 #include "kernel/guest/guest.h"
 #include "kernel/lib.h"
 
-#define SCALE_ONE (1ull << 48)
+#define SCALE_ONE            (1ull << 48)
+#define SCALE_BELOW_HARDWARE 0xffffull // APM 2 15.30.5: 32 fractional bits
 
 // Two calibrations of the same crystal differ by some parts per million, and so do two crystals.
 // Below this difference the guest lives with the host's rate: nothing an NTP client notices.
@@ -20,18 +21,19 @@ static bool same_rate(u64 a, u64 b)
     return difference <= b / 1000000 * RATE_TOLERANCE_PPM + RATE_TOLERANCE_PPM;
 }
 
-bool guest_clock_rate_ok(u64 tsc_hz)
-{
-    return tsc_hz && (same_rate(tsc_hz, host_tsc_hz) || backend->has_tsc_scaling());
-}
-
 void guest_clock_init(struct guest *g, u64 tsc_hz)
 {
     struct guest_clock *c = &g->clock;
     c->tsc_hz = tsc_hz;
     c->scale = SCALE_ONE;
-    if (!same_rate(tsc_hz, host_tsc_hz) && backend->has_tsc_scaling())
+    c->trapped = c->foreign = false;
+    if (!same_rate(tsc_hz, host_tsc_hz)) {
         c->scale = mul_div(tsc_hz, SCALE_ONE, host_tsc_hz);
+        c->trapped = c->scale > backend->tsc_scale_max();
+        if (!c->trapped) // no finer than either vendor's hardware, so that it agrees with us
+            c->scale &= ~SCALE_BELOW_HARDWARE;
+    }
+    c->ahead = 0;
     c->offset = 0;
     c->frozen = true;
     c->frozen_at = 0;
@@ -48,15 +50,46 @@ static u64 now_at(struct guest_clock *c, u64 host_tsc)
     if (c->frozen)
         return c->frozen_at;
     u64 now = scaled(c, host_tsc) + c->offset;
-    if (now < c->floor)
-        return c->floor;
-    c->floor = now;
-    return now;
+    u64 floor = __atomic_load_n(&c->floor, __ATOMIC_RELAXED);
+    while (floor < now && !__atomic_compare_exchange_n(&c->floor, &floor, now, true,
+                                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+    return MAX(now, floor);
 }
 
 u64 guest_clock_now(struct guest *g)
 {
     return now_at(&g->clock, rdtsc());
+}
+
+static struct clock_sample sample_at(struct guest_clock *c, u64 host_tsc)
+{
+    u64 now = now_at(c, host_tsc);
+    bool running = c->foreign && !c->frozen;
+    return (struct clock_sample){now, running ? host_tsc + c->foreign_offset : now + c->ahead};
+}
+
+struct clock_sample guest_clock_sample(struct guest *g)
+{
+    return sample_at(&g->clock, rdtsc());
+}
+
+const char *guest_clock_tsc_mode(const struct guest *g)
+{
+    const struct guest_clock *c = &g->clock;
+    if (c->trapped)
+        return c->foreign ? "foreign" : "trapped";
+    return c->scale == SCALE_ONE ? "direct" : "scaled";
+}
+
+void guest_clock_let_tsc_run(struct guest *g)
+{
+    struct guest_clock *c = &g->clock;
+    if (!c->trapped)
+        return;
+    u64 host = rdtsc();
+    c->foreign_offset = sample_at(c, host).tsc - host;
+    c->foreign = true;
 }
 
 u64 guest_ticks_to_ns(const struct guest *g, u64 ticks)
@@ -86,9 +119,12 @@ u64 guest_rate_to_ticks(const struct guest *g, u64 counts, u64 hz)
 
 void guest_clock_freeze(struct guest *g)
 {
-    u64 now = guest_clock_now(g);
-    g->clock.frozen_at = now;
-    g->clock.frozen = true;
+    struct guest_clock *c = &g->clock;
+    struct clock_sample now = guest_clock_sample(g);
+    c->ahead = now.tsc - now.ticks;
+    c->foreign = false;
+    c->frozen_at = now.ticks;
+    c->frozen = true;
 }
 
 void guest_clock_thaw(struct guest *g, u64 added_ticks)

@@ -3,13 +3,16 @@
 #include "kernel/guest/cpuid.h"
 
 #include "arch/x86/platform/platform.h"
+#include "kernel/guest/cpu_level.h"
 #include "kernel/guest/cpuid_features.h"
 #include "kernel/guest/fixed.h"
+#include "kernel/guest/kvmclock.h"
 #include "kernel/lib.h"
 
 #define MAX_BASIC       0x16
 #define MAX_EXTENDED    0x80000008
 #define HYPERVISOR_LEAF 0x40000000
+#define HYPERVISOR_STEP 0x100
 #define SUB_MATTERS     1
 
 #define XCR0_X87         BIT(0)
@@ -33,6 +36,16 @@ struct build {
     u64 xcr0;
 };
 
+// The CPU the guest is to see: the host's, or that of a level.
+static void ask(struct build *b, u32 leaf, u32 sub, u32 r[4])
+{
+    u8 level = b->g->config.cpu;
+    if (level == CPU_HOST)
+        b->host(leaf, sub, r);
+    else
+        cpu_level_cpuid(level, b->host, leaf, sub, r);
+}
+
 const char *cpuid_bit_name(u32 leaf, u32 sub, unsigned reg, unsigned bit)
 {
     for (u32 i = 0; i < cpuid_feature_count; i++) {
@@ -43,15 +56,17 @@ const char *cpuid_bit_name(u32 leaf, u32 sub, unsigned reg, unsigned bit)
     return NULL;
 }
 
-static void filter(u32 leaf, u32 sub, unsigned reg, u32 *value)
+static void filter(const struct build *b, u32 leaf, u32 sub, unsigned reg, u32 *value)
 {
+    bool steady = b->g->config.clock == CLOCK_TSC;
     u32 keep = 0, set = 0;
     for (u32 i = 0; i < cpuid_feature_count; i++) {
         const struct cpuid_feature *f = &cpuid_features[i];
         if (f->leaf != leaf || f->sub != sub || f->reg != reg)
             continue;
-        keep |= 1u << f->bit;
-        if (f->show == SHOW_ALWAYS)
+        if (f->show == SHOW_HOST)
+            keep |= 1u << f->bit;
+        else if (f->show == SHOW_ALWAYS || steady)
             set |= 1u << f->bit;
     }
     *value = (*value & keep) | set;
@@ -93,18 +108,18 @@ u64 cpuid_guest_tsc_hz(u64 host_hz)
 static void add_identity(struct build *b)
 {
     u32 r[4];
-    b->host(0, 0, r);
+    ask(b, 0, 0, r);
     r[0] = MAX_BASIC;
     add(b, 0, 0, 0, r);
-    b->host(1, 0, r);
+    ask(b, 1, 0, r);
     u32 cpus = b->g->config.vcpus;
-    filter(1, 0, 2, &r[2]);
-    filter(1, 0, 3, &r[3]);
+    filter(b, 1, 0, 2, &r[2]);
+    filter(b, 1, 0, 3, &r[3]);
     r[1] = (r[1] & 0xffff) | MIN(cpus, 255u) << 16; // the APIC ID comes with the question
     if (cpus > 1)
         r[3] |= 1u << 28; // HTT: EBX[23:16] counts
     add(b, 1, 0, 0, r);
-    b->host(2, 0, r);
+    ask(b, 2, 0, r);
     add(b, 2, 0, 0, r);
 }
 
@@ -119,7 +134,7 @@ static void add_caches(struct build *b)
 {
     u32 r[4], ids = (1u << shift_for(b->g->config.vcpus)) - 1;
     for (u32 sub = 0; sub < 8; sub++) {
-        b->host(4, sub, r);
+        ask(b, 4, sub, r);
         u32 type = r[0] & 0x1f, level = r[0] >> 5 & 7;
         r[0] = (r[0] & 0x3fff) | (level >= 3 ? ids : 0) << 14 | MIN(ids, 63u) << 26;
         if (!type)
@@ -133,23 +148,23 @@ static void add_caches(struct build *b)
 static void add_features(struct build *b)
 {
     u32 r[4] = {0};
-    filter(6, 0, 0, &r[0]);
+    filter(b, 6, 0, 0, &r[0]);
     add(b, 6, 0, 0, r);
     u32 top[4], seven[4];
-    b->host(0, 0, top);
-    b->host(7, 0, seven);
+    ask(b, 0, 0, top);
+    ask(b, 7, 0, seven);
     memcpy(r, seven, sizeof(r));
     if (top[0] < 7)
         memset(r, 0, sizeof(r));
     u32 subs = r[0];
     for (unsigned reg = 1; reg < 4; reg++)
-        filter(7, 0, reg, &r[reg]);
+        filter(b, 7, 0, reg, &r[reg]);
     r[0] = subs ? 1 : 0;
     add(b, 7, 0, SUB_MATTERS, r);
     if (!subs)
         return;
-    b->host(7, 1, r);
-    filter(7, 1, 0, &r[0]);
+    ask(b, 7, 1, r);
+    filter(b, 7, 1, 0, &r[0]);
     r[1] = r[2] = r[3] = 0;
     add(b, 7, 1, SUB_MATTERS, r);
 }
@@ -171,13 +186,13 @@ static void add_xsave(struct build *b)
     if (!(b->xcr0 & XCR0_X87))
         return;
     add(b, 0xd, 0, SUB_MATTERS, (u32[4]){(u32)b->xcr0, 0, 0, (u32)(b->xcr0 >> 32)});
-    b->host(0xd, 1, r);
-    filter(0xd, 1, 0, &r[0]);
+    ask(b, 0xd, 1, r);
+    filter(b, 0xd, 1, 0, &r[0]);
     add(b, 0xd, 1, SUB_MATTERS, (u32[4]){r[0], 0, 0, 0});
     for (u32 i = 2; i < 64; i++) {
         if (!(b->xcr0 & BIT(i)))
             continue;
-        b->host(0xd, i, r);
+        ask(b, 0xd, i, r);
         add(b, 0xd, i, SUB_MATTERS, (u32[4]){r[0], r[1], r[2] & 2, 0});
         size = MAX(size, r[0] + r[1]);
     }
@@ -193,31 +208,44 @@ static void add_rates(struct build *b)
     add(b, 0x16, 0, 0, (u32[4]){mhz, mhz, 100, 0});
 }
 
-static void add_hypervisor(struct build *b)
+static void add_signature(struct build *b, u32 leaf, u32 last, const char signature[12])
 {
     u32 name[3];
-    memcpy(name, "SkiffSkiff  ", sizeof(name));
-    add(b, HYPERVISOR_LEAF, 0, 0, (u32[4]){HYPERVISOR_LEAF, name[0], name[1], name[2]});
+    memcpy(name, signature, sizeof(name));
+    add(b, leaf, 0, 0, (u32[4]){last, name[0], name[1], name[2]});
+}
+
+// Kernels look for KVM at the first leaf, some nowhere else; ours moves on then.
+static void add_hypervisor(struct build *b)
+{
+    u32 leaf = HYPERVISOR_LEAF;
+    if (b->g->config.clock == CLOCK_KVM) {
+        add_signature(b, leaf, leaf + 1, KVM_SIGNATURE);
+        add(b, leaf + 1, 0, 0,
+            (u32[4]){KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_CLOCK_STABLE, 0, 0, 0});
+        leaf += HYPERVISOR_STEP;
+    }
+    add_signature(b, leaf, leaf, "SkiffSkiff  ");
 }
 
 static void add_extended(struct build *b)
 {
     u32 r[4];
-    b->host(0x80000000, 0, r);
+    ask(b, 0x80000000, 0, r);
     r[0] = MAX_EXTENDED;
     add(b, 0x80000000, 0, 0, r);
-    b->host(0x80000001, 0, r);
-    filter(0x80000001, 0, 2, &r[2]);
-    filter(0x80000001, 0, 3, &r[3]);
+    ask(b, 0x80000001, 0, r);
+    filter(b, 0x80000001, 0, 2, &r[2]);
+    filter(b, 0x80000001, 0, 3, &r[3]);
     add(b, 0x80000001, 0, 0, r);
     for (u32 leaf = 0x80000002; leaf <= 0x80000006; leaf++) {
-        b->host(leaf, 0, r); // brand string and caches
+        ask(b, leaf, 0, r); // brand string and caches
         add(b, leaf, 0, 0, r);
     }
     memset(r, 0, sizeof(r));
-    filter(0x80000007, 0, 3, &r[3]);
+    filter(b, 0x80000007, 0, 3, &r[3]);
     add(b, 0x80000007, 0, 0, r);
-    b->host(0x80000008, 0, r);
+    ask(b, 0x80000008, 0, r);
     // Physical address bits are the host's; linear ones 48: no five-level paging for guests.
     add(b, 0x80000008, 0, 0, (u32[4]){(r[0] & 0xff) | 48 << 8, 0, 0, 0});
 }
@@ -232,6 +260,8 @@ static u64 usable_xcr0(u64 host)
 
 void cpuid_build(struct guest *g, cpuid_source host, u64 xcr0)
 {
+    if (g->config.cpu != CPU_HOST)
+        xcr0 &= cpu_level_xcr0(g->config.cpu);
     struct build b = {.g = g, .host = host, .xcr0 = usable_xcr0(xcr0)};
     g->cpuid_count = 0;
     add_identity(&b);

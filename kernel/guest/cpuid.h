@@ -7,6 +7,8 @@
 
 // Reads the host's CPUID (eax, ebx, ecx, edx); a parameter so that tests can be another CPU.
 typedef void (*cpuid_source)(u32 leaf, u32 sub, u32 r[4]);
+// This CPU as CPUID shows it; zeros beyond its last leaf (host_cpu.c; tests have another).
+void host_cpuid(u32 leaf, u32 sub, u32 r[4]);
 
 // Fills g->cpuid for g->config.vcpus CPUs at g->clock.tsc_hz. xcr0: components the host saves.
 void cpuid_build(struct guest *g, cpuid_source host, u64 xcr0);

@@ -47,11 +47,15 @@ struct device *device_find(struct guest *g, const char *name, u32 instance)
     return NULL;
 }
 
+// In reverse: what a device was built on, a bus for one, is there until it has gone.
 void devices_destroy(struct guest *g)
 {
     while (g->devices) {
-        struct device *d = g->devices;
-        g->devices = d->next;
+        struct device **at = &g->devices;
+        while ((*at)->next)
+            at = &(*at)->next;
+        struct device *d = *at;
+        *at = NULL;
         d->ops->fini(d);
         bus_forget(d);
         release(d);

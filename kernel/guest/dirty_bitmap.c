@@ -9,19 +9,27 @@ static u64 word_count(u64 bits)
     return (bits + 63) / 64;
 }
 
-int dirty_bitmap_init(struct dirty_bitmap *b, u64 pages)
+u64 dirty_bitmap_bytes(u64 pages)
 {
     u64 words = word_count(pages);
+    return (words + word_count(words)) * sizeof(u64);
+}
+
+int dirty_bitmap_init(struct dirty_bitmap *b, u64 pages)
+{
     *b = (struct dirty_bitmap){.pages = pages};
-    b->bits = kzalloc((words + word_count(words)) * sizeof(u64));
+    b->bits = kzalloc(dirty_bitmap_bytes(pages));
     if (!b->bits)
         return E_NOMEM;
-    b->summary = b->bits + words;
+    b->summary = b->bits + word_count(pages);
+    mem_account(MEM_DIRTY_LOG, (s64)dirty_bitmap_bytes(pages));
     return 0;
 }
 
 void dirty_bitmap_free(struct dirty_bitmap *b)
 {
+    if (b->bits)
+        mem_account(MEM_DIRTY_LOG, -(s64)dirty_bitmap_bytes(b->pages));
     kfree(b->bits);
     *b = (struct dirty_bitmap){0};
 }
@@ -35,6 +43,15 @@ bool dirty_bitmap_set(struct dirty_bitmap *b, u64 page)
     b->bits[page / 64] |= bit;
     b->summary[page / 64 / 64] |= BIT(page / 64 % 64);
     b->count++;
+    return true;
+}
+
+bool dirty_bitmap_clear(struct dirty_bitmap *b, u64 page)
+{
+    if (!dirty_bitmap_test(b, page))
+        return false;
+    b->bits[page / 64] &= ~BIT(page % 64);
+    b->count--;
     return true;
 }
 

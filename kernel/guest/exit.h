@@ -15,6 +15,7 @@ enum exit_kind {
     EXIT_CPUID,
     EXIT_RDMSR,
     EXIT_WRMSR,
+    EXIT_RDTSC,
     EXIT_CR8, // MOV to/from CR8: cr8.gpr, cr8.write
     EXIT_XSETBV,
     EXIT_HLT,
@@ -46,6 +47,9 @@ struct vm_exit {
         struct {
             u32 index; // ECX; EDX:EAX in the GPRs
         } msr;
+        struct {
+            bool aux; // RDTSCP
+        } rdtsc;
         struct {
             u8 gpr;
             bool write;

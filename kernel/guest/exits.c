@@ -7,6 +7,7 @@
 #include "kernel/lib.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#define MSR_TSC_AUX 0xc0000103
 #define VECTOR_UD   6
 #define VECTOR_GP   13
 
@@ -148,6 +149,19 @@ static bool on_rdmsr(struct vcpu *v, const struct vm_exit *x)
     return advance(v, x);
 }
 
+static bool on_rdtsc(struct vcpu *v, const struct vm_exit *x)
+{
+    u64 tsc = guest_clock_sample(v->guest).tsc + v->tsc_adjust;
+    v->gpr[GPR_RAX] = (u32)tsc;
+    v->gpr[GPR_RDX] = tsc >> 32;
+    if (x->rdtsc.aux) {
+        u64 aux = 0;
+        backend->get_msr(v, MSR_TSC_AUX, &aux);
+        v->gpr[GPR_RCX] = (u32)aux;
+    }
+    return advance(v, x);
+}
+
 static u64 edx_eax(const struct vcpu *v)
 {
     return v->gpr[GPR_RDX] << 32 | (u32)v->gpr[GPR_RAX];
@@ -254,6 +268,7 @@ static const exit_handler handlers[EXIT_KINDS] = {
     [EXIT_CPUID] = on_cpuid,
     [EXIT_RDMSR] = on_rdmsr,
     [EXIT_WRMSR] = on_wrmsr,
+    [EXIT_RDTSC] = on_rdtsc,
     [EXIT_CR8] = on_cr8,
     [EXIT_XSETBV] = on_xsetbv,
     [EXIT_HLT] = on_hlt,

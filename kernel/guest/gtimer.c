@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Timers in guest time: a sorted list a guest, run by its vCPU threads.
+// Timers in guest time: a sorted list a guest; each is run by the thread of its vCPU.
 #include "kernel/guest/clock.h"
 #include "kernel/guest/guest.h"
+#include "kernel/lib.h"
 
 // A timer that keeps setting itself in the past must not hold its vCPU's thread for ever.
 #define MAX_RUN 64
@@ -9,6 +10,7 @@
 // clock.lock held.
 static void unlink_timer(struct guest_clock *c, struct gtimer *t)
 {
+    assert_held(&c->lock);
     struct gtimer **at = &c->timers;
     while (*at && *at != t)
         at = &(*at)->next;
@@ -18,23 +20,33 @@ static void unlink_timer(struct guest_clock *c, struct gtimer *t)
     t->armed = false;
 }
 
+// Its vCPU runs or sleeps towards a later deadline.
+static void wake_owner(struct guest *g, const struct gtimer *t)
+{
+    struct vcpu *v = g->vcpu[t->vcpu];
+    if (v && thread_get_vcpu() == v)
+        v->kick = true; // it looks before it enters the guest again
+    else if (v)
+        vcpu_kick(v);
+}
+
 void gtimer_set(struct guest *g, struct gtimer *t, u64 deadline)
 {
     struct guest_clock *c = &g->clock;
+    bool first = true; // of its vCPU
     spin_lock(&c->lock);
     if (t->armed)
         unlink_timer(c, t);
     struct gtimer **at = &c->timers;
-    while (*at && (*at)->deadline <= deadline)
-        at = &(*at)->next;
+    for (; *at && (*at)->deadline <= deadline; at = &(*at)->next)
+        first &= (*at)->vcpu != t->vcpu;
     t->deadline = deadline;
     t->next = *at;
     t->armed = true;
     *at = t;
-    bool first = c->timers == t;
     spin_unlock(&c->lock);
-    if (first) // the vCPUs run or sleep towards a later deadline
-        guest_kick(g);
+    if (first)
+        wake_owner(g, t);
 }
 
 void gtimer_cancel(struct guest *g, struct gtimer *t)
@@ -45,10 +57,12 @@ void gtimer_cancel(struct guest *g, struct gtimer *t)
     spin_unlock(&g->clock.lock);
 }
 
-static struct gtimer *take_due(struct guest_clock *c, u64 now, u64 *next)
+static struct gtimer *take_due(struct guest_clock *c, u32 vcpu, u64 now, u64 *next)
 {
     spin_lock(&c->lock);
     struct gtimer *t = c->timers;
+    while (t && t->vcpu != vcpu)
+        t = t->next;
     *next = t ? t->deadline : ~0ull;
     if (t && t->deadline <= now)
         unlink_timer(c, t);
@@ -58,14 +72,14 @@ static struct gtimer *take_due(struct guest_clock *c, u64 now, u64 *next)
     return t;
 }
 
-u64 gtimers_run(struct guest *g)
+u64 gtimers_run(struct guest *g, u32 vcpu)
 {
     u64 next = ~0ull;
     if (!g->clock.timers)
         return next;
     u64 now = guest_clock_now(g);
     for (int i = 0; i < MAX_RUN; i++) {
-        struct gtimer *t = take_due(&g->clock, now, &next);
+        struct gtimer *t = take_due(&g->clock, vcpu, now, &next);
         if (!t)
             return next;
         t->fn(t->arg);

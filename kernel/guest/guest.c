@@ -14,18 +14,20 @@ const char *guest_state_name(enum guest_state s)
     static const char *const names[] = {
         [GUEST_OFF] = "off",           [GUEST_RUNNING] = "running",   [GUEST_PAUSED] = "paused",
         [GUEST_CRASHED] = "crashed",   [GUEST_INCOMING] = "incoming", [GUEST_FROZEN] = "frozen",
-        [GUEST_IN_DOUBT] = "in-doubt", [GUEST_MOVED] = "moved",
+        [GUEST_IN_DOUBT] = "in-doubt", [GUEST_MOVED] = "moved",       [GUEST_GONE] = "gone",
     };
     return (size_t)s < ARRAY_SIZE(names) ? names[s] : "unknown";
 }
 
 struct guest *guest_first(void)
 {
+    assert_held(&guests_lock);
     return guests;
 }
 
 struct guest *guest_find(const char *name)
 {
+    assert_held(&guests_lock);
     struct guest *g = guests;
     while (g && strcmp(g->name, name))
         g = g->next;
@@ -34,6 +36,7 @@ struct guest *guest_find(const char *name)
 
 struct guest *guest_find_uuid(const u8 uuid[16])
 {
+    assert_held(&guests_lock);
     struct guest *g = guests;
     while (g && memcmp(g->uuid, uuid, 16))
         g = g->next;
@@ -64,6 +67,7 @@ static struct guest *make(const struct guest_config *cfg)
     strlcpy(g->name, cfg->name, sizeof(g->name));
     memcpy(g->uuid, cfg->uuid, sizeof(g->uuid));
     g->state = GUEST_OFF;
+    g->references = 1;
     return g;
 }
 
@@ -77,6 +81,7 @@ static void append(struct guest *g)
 
 static struct guest *add_locked(const struct guest_config *cfg, char *err, size_t size)
 {
+    assert_held(&guests_lock);
     const struct guest *same = guest_find_uuid(cfg->uuid);
     if (guest_find(cfg->name)) {
         snprintf(err, size, "a guest named %s is listed already; choose another name", cfg->name);
@@ -114,8 +119,13 @@ void guest_remove(struct guest *g)
     if (*at)
         *at = g->next;
     unlock_table(mine);
+    // Whoever has a reference and waits for the lock finds that it is too late.
+    mutex_lock(&g->lock);
     guest_teardown(g);
-    kfree(g);
+    g->job = NULL;
+    g->state = GUEST_GONE;
+    mutex_unlock(&g->lock);
+    guest_put(g);
 }
 
 void guest_log(enum log_level level, const struct guest *g, const char *fmt, ...)

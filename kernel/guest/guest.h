@@ -26,6 +26,7 @@ enum guest_state {
     GUEST_IN_DOUBT, // COMMIT sent and not answered, or READY and not committed: see design rule
                     // 16/17
     GUEST_MOVED,    // runs on another host now (guest->why names it)
+    GUEST_GONE,     // not in the table any more; lives until its last reference is put
 };
 const char *guest_state_name(enum guest_state s);
 
@@ -35,6 +36,8 @@ struct cpuid_entry {
 };
 #define GUEST_MAX_CPUID 64
 
+// The vCPU thread's own, but for kick, in_guest, cpu, parked and exited, which others read, and
+// kick and nmi_pending, which they set. While it is parked: whoever holds the guest.
 struct vcpu {
     struct guest *guest;
     u32 index;
@@ -48,6 +51,7 @@ struct vcpu {
     struct thread *thread;
     struct waitq wait;    // HLT, pause
     volatile bool parked; // the thread stands in the pause gate
+    u64 left_gate_ns;     // when it did so last, host time
     u8 activity;          // enum vcpu_activity
     bool nmi_pending;
     u8 sipi_vector;
@@ -62,6 +66,8 @@ struct vcpu {
     volatile bool exited;        // the thread is gone
 };
 
+// Its life cycle (state, why, epoch, memory, vcpu, devices, job) changes under `lock`; what a
+// device needs is under that device's own. Name, UUID and CPUID are constant once it is built.
 struct guest {
     struct guest_config config;
     char name[CONFIG_NAME];
@@ -76,8 +82,9 @@ struct guest {
     struct vcpu *vcpu[GUEST_MAX_VCPUS];
     u32 vcpu_count;
     struct device *devices;
-    void *bus;      // kernel/guest/bus.c
-    void *platform; // arch/x86/platform/platform.c
+    struct guest_disk *disk[CONFIG_MAX_DISKS]; // open while it is built; config.disk_count of them
+    void *bus;                                 // kernel/guest/bus.c
+    void *platform;                            // arch/x86/platform/platform.c
     // Where the serial console's output goes; set with guest_console_attach, kept over restarts.
     void (*console_sink)(struct guest *g, const char *s, size_t n);
     void *backend; // EPT root and friends
@@ -99,21 +106,29 @@ struct guest {
     void *job;         // the move it is part of (kernel/migrate)
     u64 started_ns;
     bool from_config; // in host.cfg of this host (else received)
+    u32 references;   // atomic; the table has one
     struct guest *next;
 };
 
-// The table of guests. Guests are never freed once listed while someone holds guests_lock.
+// The table of guests; all three with guests_lock held, and what they return is valid until it is
+// dropped.
 extern struct mutex guests_lock;
 struct guest *guest_first(void);
 struct guest *guest_find(const char *name);
 struct guest *guest_find_uuid(const u8 uuid[16]);
+// Referenced guests outlive the lock, and the table: one that was removed meanwhile is GUEST_GONE
+// and refuses all that may be asked of it. NULL where none is listed; guest_put ends it.
+struct guest *guest_get(const char *name);
+struct guest *guest_get_uuid(const u8 uuid[16]);
+struct guest *guest_hold(struct guest *g); // another one; returns g, which may be NULL
+void guest_put(struct guest *g);           // NULL is allowed
 
 // Lists the configured guests (OFF) and starts those with autostart, as design rule 17 allows:
 // may_start(uuid) is asked first (kernel/migrate/ownership.c answers from the peers).
 void guests_start(const struct host_config *cfg);
 // Adds a guest without memory. NULL with a sentence in err.
 struct guest *guest_add(const struct guest_config *cfg, char *err, size_t size);
-void guest_remove(struct guest *g);
+void guest_remove(struct guest *g); // takes it apart; g->lock not held
 
 // Life cycle. All return 0 or an error with one sentence in err. Thread context.
 // start asks the peers first (design rule 17) and leaves the guest IN_DOUBT where they do not allow
@@ -153,6 +168,7 @@ size_t guest_console_tail(struct guest *g, char *buf, size_t size);
 
 // Loader: puts kernel, modules and boot tables into RAM and sets vCPU 0's start state.
 int guest_load_kernel(struct guest *g, char *err, size_t size);
+int guest_check_files(struct guest *g, char *err, size_t size); // are kernel and modules here?
 // A file read from the ESP at boot, by its config path (case-insensitive). NULL when absent.
 struct boot_file;
 const struct boot_file *boot_file_find(const char *path);

@@ -40,6 +40,8 @@ static const char *advice(const struct guest *g)
         return "decide with \"resolve NAME keep\" or \"resolve NAME drop\"";
     case GUEST_MOVED:
         return "ask the host it runs on";
+    case GUEST_GONE:
+        return "its move to this host was given up";
     default:
         return "wait for the move to end";
     }
@@ -63,6 +65,7 @@ static int refuse_while_moving(const struct guest *g, const char *verb, char *er
 
 static int start_locked(struct guest *g, char *err, size_t size)
 {
+    assert_held(&g->lock);
     guest_teardown(g); // what a crash left to look at
     int error = guest_build(g, err, size);
     if (error)
@@ -106,6 +109,7 @@ int guest_start_unasked(struct guest *g, char *err, size_t size)
         error =
             may_start(g, true) ? start_locked(g, err, size) : wrong_state(g, "start", err, size);
     mutex_unlock(&g->lock);
+    ownership_start_over(g->uuid);
     return error;
 }
 
@@ -161,6 +165,7 @@ int guest_destroy(struct guest *g, char *err, size_t size)
 // Reset as the power-on reset is, with RAM's contents left: kernel and modules are put there again.
 static int reset_locked(struct guest *g, char *err, size_t size)
 {
+    assert_held(&g->lock);
     int error = 0;
     guest_quiesce(g);
     g->reset_wanted = false;
@@ -185,9 +190,12 @@ int guest_reboot(struct guest *g, char *err, size_t size)
 {
     mutex_lock(&g->lock);
     int error = refuse_while_moving(g, "reboot", err, size);
+    if (!error && g->state != GUEST_RUNNING)
+        error = wrong_state(g, "reboot", err, size);
+    if (!error) // a guest may have come here without its files: then it had better run on
+        error = guest_check_files(g, err, size);
     if (!error)
-        error = g->state == GUEST_RUNNING ? reset_locked(g, err, size)
-                                          : wrong_state(g, "reboot", err, size);
+        error = reset_locked(g, err, size);
     mutex_unlock(&g->lock);
     return error;
 }
@@ -225,6 +233,7 @@ int guest_resume(struct guest *g, char *err, size_t size)
 
 static void power_off_locked(struct guest *g)
 {
+    assert_held(&g->lock);
     guest_teardown(g);
     set_state(g, GUEST_OFF);
     guest_log(LOG_INFO, g, "powered off");
@@ -250,6 +259,7 @@ static void worker(void *arg)
     else if (here && g->reset_wanted)
         reset_locked(g, err, sizeof(err)); // has ended the guest with the reason where it fails
     mutex_unlock(&g->lock);
+    guest_put(g);
 }
 
 void guest_start_worker(struct guest *g)
@@ -258,7 +268,8 @@ void guest_start_worker(struct guest *g)
     if (__atomic_exchange_n(&g->worker, true, __ATOMIC_SEQ_CST))
         return;
     snprintf(title, sizeof(title), "%.11s/off", g->name);
-    if (!thread_create(title, worker, g, 0)) {
+    if (!thread_create(title, worker, guest_hold(g), 0)) {
+        guest_put(g);
         g->worker = false;
         guest_crash(g, "no memory for the thread that resets it or switches it off");
     }

@@ -145,6 +145,12 @@ static int find_files(struct load *l)
     return 0;
 }
 
+int guest_check_files(struct guest *g, char *err, size_t size)
+{
+    struct load l = {.g = g, .err = err, .err_size = size};
+    return find_files(&l);
+}
+
 static int load_by_type(struct load *l, struct vcpu_state *s)
 {
     u32 entry;

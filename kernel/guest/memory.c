@@ -9,7 +9,7 @@
 #include "kernel/mem.h"
 
 #define HIGH_RAM_BASE (4 * GIB)
-#define CLEAR_STEP    (256 * KIB) // between two looks at whether others want the CPU
+#define CLEAR_STEP    (2 * PAGE_SIZE) // between two looks at whether others want the CPU
 
 static const struct guest_region *find_region(const struct guest *g, u64 gpa)
 {
@@ -53,7 +53,7 @@ static int fill_region(struct guest *g, struct guest_region *r)
         r->host[i] = page_alloc(MEM_LARGE_ORDER);
         if (!r->host[i])
             return E_NOMEM;
-        mem_account_guest((s64)LARGE_PAGE_SIZE);
+        mem_account(MEM_GUEST_RAM, (s64)LARGE_PAGE_SIZE);
         clear_chunk(r->host[i]);
         if (backend->map_large(g, r->gpa + i * LARGE_PAGE_SIZE, r->host[i]))
             return E_NOMEM;
@@ -90,7 +90,7 @@ static void free_region(struct guest_region *r)
         if (!r->host[i])
             continue;
         page_free(r->host[i], MEM_LARGE_ORDER);
-        mem_account_guest(-(s64)LARGE_PAGE_SIZE);
+        mem_account(MEM_GUEST_RAM, -(s64)LARGE_PAGE_SIZE);
     }
     kfree(r->host);
 }
@@ -101,6 +101,11 @@ void guest_memory_destroy(struct guest *g)
         free_region(&g->memory.region[i]);
     memset(&g->memory, 0, sizeof(g->memory));
     dirty_log_destroy(g);
+}
+
+bool guest_is_ram(const struct guest *g, u64 gpa, u64 bytes)
+{
+    return find_range(g, gpa, bytes);
 }
 
 void *guest_page(struct guest *g, u64 gpa)

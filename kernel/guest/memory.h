@@ -17,16 +17,19 @@ struct guest_region {
     u64 *host; // host physical address of each 2 MiB chunk
 };
 
+// Made and taken apart under the guest's lock, constant in between.
 struct guest_memory {
     u32 region_count;
     struct guest_region region[GUEST_MAX_REGIONS];
     u64 bytes;
+    u64 split_pages; // 2 MiB pages that the dirty log has split; the backend's lock of its tables
 };
 
 // Allocates and zeroes RAM (yielding), maps it in the backend. Returns 0, E_NOMEM (nothing kept).
 int guest_memory_create(struct guest *g, u64 bytes);
 void guest_memory_destroy(struct guest *g);
 
+bool guest_is_ram(const struct guest *g, u64 gpa, u64 bytes);
 // Host pointer to the 4 KiB page with this gpa, NULL when it is not RAM. For reading or for the
 // dirty log's own copy; whoever writes through it calls guest_mark_dirty.
 void *guest_page(struct guest *g, u64 gpa);
@@ -52,27 +55,36 @@ u64 guest_page_gpa(const struct guest *g, u64 index);
 
 // Starts logging: everything counts as clean from the moment it returns. 0, E_NOMEM, E_BUSY.
 int dirty_log_start(struct guest *g, unsigned mode);
-// Moves what is dirty into `out` (a bitmap of guest_page_count bits with its summary, or-ed in):
-// clear, shoot down, drain, and only then may pages be read. Returns the number of newly set bits.
-// The vCPUs keep running (or are paused). E_NOMEM when a table split failed since the last call:
-// the caller aborts its job; the guest is unharmed.
+// One thread's own, which is the move's.
 struct dirty_bitmap {
     u64 pages;    // bits
     u64 count;    // bits set
     u64 *bits;    // (pages + 63) / 64 words
     u64 *summary; // one bit for each word that may be non-zero
 };
+// The most that guests which are in memory now can make the host need, by use (enum mem_use of
+// mem.h).
+void guests_memory_limits(u64 limit[]);
+
 int dirty_bitmap_init(struct dirty_bitmap *b, u64 pages);
+u64 dirty_bitmap_bytes(u64 pages); // of memory
 void dirty_bitmap_free(struct dirty_bitmap *b);
-bool dirty_bitmap_set(struct dirty_bitmap *b, u64 page); // true when it was clear
+bool dirty_bitmap_set(struct dirty_bitmap *b, u64 page);   // true when it was clear
+bool dirty_bitmap_clear(struct dirty_bitmap *b, u64 page); // true when it was set
 bool dirty_bitmap_test(const struct dirty_bitmap *b, u64 page);
 u64 dirty_bitmap_take_next(struct dirty_bitmap *b, u64 from); // clears and returns the next set bit
                                                               // at or after from; ~0 when none
 void dirty_bitmap_fill(struct dirty_bitmap *b);
+// Moves what is dirty into `out` (a bitmap of guest_page_count bits with its summary, or-ed in):
+// clear, shoot down, drain, and only then may pages be read. Returns the number of newly set bits.
+// The vCPUs keep running (or are paused). E_NOMEM when a table split failed since the last call:
+// the caller aborts its job; the guest is unharmed.
 s64 dirty_log_collect(struct guest *g, struct dirty_bitmap *out);
 // Ends logging and merges split pages back (yielding).
 void dirty_log_stop(struct guest *g);
 bool dirty_log_active(const struct guest *g);
+// Until the log stops, collecting throws no CPU out: writes are lost, and verification must say so.
+void dirty_log_leave_out_shootdown(struct guest *g);
 const char *dirty_log_backend_name(const struct guest *g); // "pml", "wp"
 u64 dirty_log_pending(const struct guest *g); // bits set and not yet collected (approximate)
 

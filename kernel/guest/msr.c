@@ -4,6 +4,7 @@
 
 #include "arch/x86/cpu.h"
 #include "kernel/guest/cpuid.h"
+#include "kernel/guest/kvmclock.h"
 #include "kernel/guest/vcpu.h"
 #include "kernel/lib.h"
 #include "kernel/log.h"
@@ -13,6 +14,7 @@
 #define MSR_APIC_BASE      0x1b
 #define MSR_EBL_CR_POWERON 0x2a
 #define MSR_TSC_ADJUST     0x3b
+#define MSR_SPEC_CTRL      0x48
 #define MSR_PRED_CMD       0x49
 #define MSR_BIOS_UPDT_TRIG 0x79
 #define MSR_BIOS_SIGN_ID   0x8b
@@ -82,7 +84,7 @@ static int zero_only(struct vcpu *v, u32 index, u64 value)
 static int read_tsc(struct vcpu *v, u32 index, u64 *value)
 {
     (void)index;
-    *value = guest_clock_now(v->guest) + v->tsc_adjust;
+    *value = guest_clock_sample(v->guest).tsc + v->tsc_adjust;
     return 0;
 }
 
@@ -90,7 +92,7 @@ static int read_tsc(struct vcpu *v, u32 index, u64 *value)
 static int write_tsc(struct vcpu *v, u32 index, u64 value)
 {
     (void)index;
-    v->tsc_adjust = value - guest_clock_now(v->guest);
+    v->tsc_adjust = value - guest_clock_sample(v->guest).tsc;
     vcpu_apply_tsc(v);
     return 0;
 }
@@ -152,8 +154,26 @@ static int write_debugctl(struct vcpu *v, u32 index, u64 value)
 {
     if (value & ~(DEBUGCTL_LBR | DEBUGCTL_BTF))
         return E_INVAL;
+    if (v->guest->config.cpu != CPU_HOST) // AMD has no such thing: dropped on every host
+        return 0;
     int error = backend->set_msr(v, index, value & DEBUGCTL_BTF);
     return error == E_NOENT ? 0 : error;
+}
+
+static bool shows_spec_ctrl(const struct vcpu *v)
+{
+    const struct guest *g = v->guest;
+    return cpuid_has(g, 7, 3, 26) || cpuid_has(g, 7, 3, 27) || cpuid_has(g, 7, 3, 31);
+}
+
+static int read_spec_ctrl(struct vcpu *v, u32 index, u64 *value)
+{
+    return shows_spec_ctrl(v) ? backend->get_msr(v, index, value) : E_INVAL;
+}
+
+static int write_spec_ctrl(struct vcpu *v, u32 index, u64 value)
+{
+    return shows_spec_ctrl(v) ? backend->set_msr(v, index, value) : E_INVAL;
 }
 
 static int read_backend(struct vcpu *v, u32 index, u64 *value)
@@ -183,6 +203,7 @@ static const struct msr_rule rules[] = {
     {MSR_EFER, MSR_EFER, read_backend, write_efer},
     {MSR_TSC, MSR_TSC, read_tsc, write_tsc},
     {MSR_TSC_ADJUST, MSR_TSC_ADJUST, read_tsc_adjust, write_tsc_adjust},
+    {MSR_SPEC_CTRL, MSR_SPEC_CTRL, read_spec_ctrl, write_spec_ctrl},
     {MSR_PRED_CMD, MSR_PRED_CMD, deny_read, write_pred_cmd},
     {MSR_MISC_ENABLE, MSR_MISC_ENABLE, read_misc_enable, write_misc_enable},
     {MSR_MTRRCAP, MSR_MTRRCAP, mtrr_read, mtrr_write},
@@ -194,6 +215,7 @@ static const struct msr_rule rules[] = {
     {MSR_EBL_CR_POWERON, MSR_EBL_CR_POWERON, read_zero, ignore_write},
     {MSR_MCG_CAP, MSR_MCG_CAP, read_zero, deny_write}, // no banks
     {MSR_MCG_STATUS, MSR_MCG_STATUS, read_zero, zero_only},
+    {MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW, kvmclock_rdmsr, kvmclock_wrmsr},
     {MSR_DEBUGCTL, MSR_DEBUGCTL, read_debugctl, write_debugctl},
 };
 
@@ -215,7 +237,7 @@ static void log_denied(struct vcpu *v, const char *what, u32 index, u64 value)
     if (g->msr_logged_count == ARRAY_SIZE(g->msr_logged))
         return;
     g->msr_logged[g->msr_logged_count++] = index;
-    guest_log(LOG_DEBUG, g, "%s of MSR 0x%x (0x%llx) raises #GP", what, index,
+    guest_log(LOG_INFO, g, "%s of MSR 0x%x (0x%llx) raises #GP", what, index,
               (unsigned long long)value);
 }
 
@@ -245,7 +267,8 @@ int msr_write(struct vcpu *v, u32 index, u64 value)
 
 void msr_reset(struct vcpu *v)
 {
-    v->misc_enable = MISC_NO_BTS | MISC_NO_PEBS | (host_misc_enable() & MISC_FAST_STRINGS);
+    u64 host = v->guest->config.cpu == CPU_HOST ? host_misc_enable() : ~0ull;
+    v->misc_enable = MISC_NO_BTS | MISC_NO_PEBS | (host & MISC_FAST_STRINGS);
     v->tsc_adjust = 0;
     mtrr_reset(v);
 }

@@ -6,6 +6,7 @@
 #include "kernel/guest/cpuid.h"
 #include "kernel/lib.h"
 #include "kernel/mem.h"
+#include "kernel/time.h"
 
 #define YIELD_EXITS 16
 
@@ -33,16 +34,20 @@ static void hook_load(struct vcpu *v)
 static void attach(struct vcpu *v)
 {
     u64 flags = irq_save();
+    thread_xsave_take();
     thread_set_vcpu(v);
     hook_load(v);
     irq_restore(flags);
 }
 
+// From here on nothing of the vCPU is in this CPU: its control structure and its XSAVE area are in
+// memory, for others to read and write, and no switch of its thread touches them.
 static void detach(struct vcpu *v)
 {
     u64 flags = irq_save();
     hook_put(v);
     thread_set_vcpu(NULL);
+    thread_xsave_give();
     irq_restore(flags);
 }
 
@@ -65,7 +70,11 @@ void guest_kick(struct guest *g)
 void vcpu_apply_tsc(struct vcpu *v)
 {
     const struct guest_clock *c = &v->guest->clock;
-    backend->set_tsc(v, c->scale, c->offset + v->tsc_adjust);
+    if (c->foreign)
+        backend->set_tsc(v, 1ull << 48, c->foreign_offset + v->tsc_adjust, false);
+    else
+        backend->set_tsc(v, c->trapped ? 1ull << 48 : c->scale,
+                         c->offset + c->ahead + v->tsc_adjust, c->trapped);
 }
 
 static bool must_park(const struct guest *g)
@@ -74,7 +83,14 @@ static bool must_park(const struct guest *g)
            g->poweroff_wanted;
 }
 
-// Stands still while it has to. Returns false when the thread is to end.
+static void set_parked(struct vcpu *v, bool parked)
+{
+    (void)__atomic_exchange_n(&v->parked, parked, __ATOMIC_SEQ_CST);
+    if (parked)
+        waitq_wake_all(&v->guest->pause_wait);
+}
+
+// Stands still while it has to. Returns false, detached, when the thread is to end.
 static bool gate(struct vcpu *v)
 {
     struct guest *g = v->guest;
@@ -82,12 +98,18 @@ static bool gate(struct vcpu *v)
         return true;
     if ((g->reset_wanted || g->poweroff_wanted) && !g->stopping)
         guest_start_worker(g);
-    v->parked = true;
-    waitq_wake_all(&g->pause_wait);
-    wait_event(&v->wait, !must_park(g) || g->stopping);
-    v->parked = false;
+    detach(v);
+    do {
+        set_parked(v, true);
+        wait_event(&v->wait, !must_park(g) || g->stopping);
+        v->left_gate_ns = time_ns();
+        // Whoever stops the guest again says so first and then looks at parked; this is the other
+        // way round.
+        set_parked(v, false);
+    } while (must_park(g) && !g->stopping);
     if (g->stopping)
         return false;
+    attach(v);
     vcpu_apply_tsc(v); // the clock was thawed meanwhile
     return true;
 }
@@ -161,7 +183,7 @@ static bool work(struct vcpu *v)
     (void)__atomic_exchange_n(&v->kick, false, __ATOMIC_SEQ_CST);
     if (!gate(v))
         return false;
-    v->deadline_tsc = guest_clock_to_host_tsc(v->guest, gtimers_run(v->guest));
+    v->deadline_tsc = guest_clock_to_host_tsc(v->guest, gtimers_run(v->guest, v->index));
     if (platform_take_init(v))
         change_state(v, change_to_init, 0);
     if (v->activity == VCPU_WAIT_SIPI)
@@ -197,6 +219,7 @@ static void vcpu_thread(void *arg)
 {
     struct vcpu *v = arg;
     struct vm_exit x;
+    thread_xsave_give(); // as detach leaves it
     attach(v);
     v->kick = true;
     for (;;) {
@@ -216,9 +239,7 @@ static void vcpu_thread(void *arg)
         if (x.kind == EXIT_INTERRUPT || !(v->exit_total % YIELD_EXITS))
             thread_yield_if_needed();
     }
-    detach(v);
-    v->exited = true;
-    waitq_wake_all(&v->guest->pause_wait);
+    waitq_set_and_wake(&v->guest->pause_wait, &v->exited);
 }
 
 static void thread_title(const struct vcpu *v, char *buf, size_t size)
@@ -244,7 +265,7 @@ int vcpu_create(struct guest *g, u32 index)
     thread_title(v, title, sizeof(title));
     thread_set_vcpu_hooks(hook_put, hook_load);
     v->exited = false;
-    v->thread = thread_create(title, vcpu_thread, v, THREAD_XSAVE);
+    v->thread = thread_create(title, vcpu_thread, v, THREAD_XSAVE | THREAD_MOVABLE);
     if (!v->thread) {
         v->exited = true;
         return E_NOMEM;

@@ -5,12 +5,9 @@
 #include "kernel/guest/cpuid.h"
 #include "kernel/guest/msr.h"
 #include "kernel/guest/vcpu.h"
+#include "kernel/guest/xsave_area.h"
 #include "kernel/lib.h"
 
-#define XSAVE_LEGACY      512
-#define XSAVE_HEADER_END  576
-#define MXCSR_OFFSET      24
-#define MXCSR_VALID       0xffffu // SDM 1 11.6.6: with DAZ, which every CPU with VT-x or SVM has
 #define MISC_ENABLE_VALID (BIT(0) | BIT(11) | BIT(12))
 
 void vcpu_save_state(struct vcpu *v, struct vcpu_state *s)
@@ -28,57 +25,7 @@ void vcpu_save_state(struct vcpu *v, struct vcpu_state *s)
     s->activity = v->activity;
     s->nmi_pending = v->nmi_pending;
     s->sipi_vector = v->sipi_vector;
-    s->xsave_size = MIN(host_features.xsave_size, (u32)XSAVE_AREA_MAX);
-    memcpy(s->xsave, v->xsave, s->xsave_size); // parked: the thread is switched away from
-}
-
-static u64 xsave_u64(const struct vcpu_state *s, u32 offset)
-{
-    u64 value;
-    memcpy(&value, s->xsave + offset, sizeof(value));
-    return value;
-}
-
-static bool all_zero(const u8 *p, size_t n)
-{
-    while (n)
-        if (p[--n])
-            return false;
-    return true;
-}
-
-// The end of the last component in use; 0 when one is in use that the guest was not shown.
-static u64 xsave_end(const struct guest *g, u64 components)
-{
-    u64 end = XSAVE_HEADER_END;
-    if (components & ~cpuid_xcr0(g))
-        return 0;
-    for (u32 i = 0; i < g->cpuid_count; i++) {
-        const struct cpuid_entry *e = &g->cpuid[i];
-        if (e->leaf == 0xd && e->sub >= 2 && (components & BIT(e->sub)))
-            end = MAX(end, (u64)e->eax + e->ebx);
-    }
-    return end;
-}
-
-// XRSTOR faults in the host on a malformed area (SDM 1 13.8.1), so nothing of that gets this far.
-static const char *check_xsave(const struct guest *g, const struct vcpu_state *s)
-{
-    u32 mxcsr;
-    if (s->xsave_size < XSAVE_HEADER_END || s->xsave_size > XSAVE_AREA_MAX)
-        return "the XSAVE area has an impossible size";
-    u64 end = xsave_end(g, xsave_u64(s, XSAVE_LEGACY));
-    if (!end || end > s->xsave_size)
-        return "the XSAVE area holds components the guest does not have";
-    if (end > host_features.xsave_size ||
-        (xsave_u64(s, XSAVE_LEGACY) & ~host_features.xcr0_supported))
-        return "the XSAVE area holds components this host lacks";
-    if (!all_zero(s->xsave + XSAVE_LEGACY + 8, XSAVE_HEADER_END - XSAVE_LEGACY - 8))
-        return "the XSAVE header has reserved bits set or is compacted";
-    memcpy(&mxcsr, s->xsave + MXCSR_OFFSET, sizeof(mxcsr));
-    if (mxcsr & ~MXCSR_VALID)
-        return "MXCSR has reserved bits set";
-    return NULL;
+    xsave_take(v, s);
 }
 
 static const char *check_modelled(const struct guest *g, const struct vcpu_state *s)
@@ -102,7 +49,7 @@ int vcpu_check_state(struct vcpu *v, const struct vcpu_state *s, char *err, size
 {
     const char *wrong = check_modelled(v->guest, s);
     if (!wrong)
-        wrong = check_xsave(v->guest, s);
+        wrong = xsave_check(v->guest, s);
     if (!wrong)
         wrong = backend->check_state(v, s);
     if (!wrong)

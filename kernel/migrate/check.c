@@ -3,6 +3,7 @@
 #include "kernel/migrate/check.h"
 
 #include "arch/x86/cpu.h"
+#include "kernel/guest/cpuid.h"
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 #include "kernel/migrate/ownership.h"
@@ -113,26 +114,22 @@ void check_cpu(const struct guest_desc *d, const char *from, struct reasons *out
         reason_add(out, "this host runs no guests: %s", backend_missing);
         return;
     }
-    if (strcmp(d->g.cpu_vendor, host_features.vendor) != 0)
-        reason_add(out, "CPU vendor: %s has %s, this host %s", from, d->g.cpu_vendor,
-                   host_features.vendor);
+    // A guest on a level sees the same vendor everywhere.
+    if (d->g.cpu == CPU_HOST && strcmp(d->g.cpu_vendor, host_features.vendor) != 0)
+        reason_add(out, "CPU vendor: %s has %s, this host %s, and the guest's cpu = host", from,
+                   d->g.cpu_vendor, host_features.vendor);
     check_features(d, out);
     check_xsave(d, out);
     check_address_width(d, out);
-    if (!guest_clock_rate_ok(d->g.tsc_hz))
-        reason_add(out,
-                   "TSC rate: the guest was told %llu Hz, this CPU has %llu Hz and cannot "
-                   "scale it",
-                   (unsigned long long)d->g.tsc_hz, (unsigned long long)host_tsc_hz);
 }
 
 // ---- Memory, names, devices --------------------------------------------------------------------
 
-void check_memory(const struct guest_desc *d, struct reasons *out)
+void check_memory(const struct guest_desc *d, u64 beside, struct reasons *out)
 {
     struct mem_stats m;
     mem_get_stats(&m);
-    u64 wanted = d->g.memory_bytes + MEMORY_MARGIN(d->g.memory_bytes);
+    u64 wanted = d->g.memory_bytes + MEMORY_MARGIN(d->g.memory_bytes) + beside;
     if (m.free_bytes < wanted)
         reason_add(out,
                    "memory: the guest needs %llu MiB (%llu MiB of RAM and its tables), %llu "
@@ -147,7 +144,7 @@ void check_identity(const struct guest_desc *d, const u8 uuid[16], const char *f
 {
     mutex_lock(&guests_lock);
     struct guest *g = guest_find_uuid(uuid), *named = guest_find(d->g.name);
-    *existing = g;
+    *existing = guest_hold(g);
     u8 state = g ? g->state : GUEST_OFF;
     char name[CONFIG_NAME] = "", other[CONFIG_NAME] = "";
     if (g)
@@ -162,7 +159,9 @@ void check_identity(const struct guest_desc *d, const u8 uuid[16], const char *f
         return;
     bool free_entry = state == GUEST_OFF || state == GUEST_CRASHED || state == GUEST_MOVED ||
                       (state == GUEST_IN_DOUBT && !ownership_in_doubt(uuid));
-    if (!free_entry)
+    if (state == GUEST_FROZEN)
+        reason_add(out, "UUID: a move of guest %s from here has not ended yet; see `jobs`", name);
+    else if (!free_entry)
         reason_add(out, "UUID: guest %s here has the same one and is %s; %s wants to send another",
                    name, guest_state_name(state), from);
     else if (strcmp(name, d->g.name) != 0)

@@ -13,13 +13,12 @@ struct reasons {
 };
 void reason_add(struct reasons *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-// This CPU as CPUID shows it (host_cpu.c; tests have another).
-void host_cpuid(u32 leaf, u32 sub, u32 out[4]);
-
 // Could this host run the guest described? `from` names the source for the texts.
 void check_cpu(const struct guest_desc *d, const char *from, struct reasons *out);
-void check_memory(const struct guest_desc *d, struct reasons *out);
-// Name and UUID against this host's guests. *existing: the entry that would take it, or NULL.
+// beside: bytes wanted for the move itself.
+void check_memory(const struct guest_desc *d, u64 beside, struct reasons *out);
+// Name and UUID against this host's guests. *existing: a reference to the entry that would take
+// it, or NULL.
 void check_identity(const struct guest_desc *d, const u8 uuid[16], const char *from,
                     struct guest **existing, struct reasons *out);
 // After guest_build: regions and devices with their table versions.

@@ -41,6 +41,8 @@ int clock_ping(struct stream *s, struct clock_sync *c)
     if (pong->id != ping.id || pong->source_ns != ping.source_ns)
         return stream_fail(s, E_PROTO, "%s answered PING %llu with PONG %llu", s->peer.host,
                            (unsigned long long)ping.id, (unsigned long long)pong->id);
+    c->peer_busy_ns = pong->busy_ns;
+    c->peer_state_ns = pong->state_ns;
     clock_sync_take(c, ping.source_ns, pong->received_ns, pong->sent_ns, now);
     return 0;
 }
@@ -53,10 +55,16 @@ int clock_ping_many(struct stream *s, struct clock_sync *c, u32 count)
     return e;
 }
 
-int clock_answer(struct stream *s, const struct record *ping)
+int clock_answer(struct stream *s, const struct record *ping, u64 busy_ns, u64 state_ns)
 {
     const struct wire_ping *p = ping->payload;
-    struct wire_pong pong = {.id = p->id, .source_ns = p->source_ns, .received_ns = time_ns()};
+    struct wire_pong pong = {
+        .id = p->id,
+        .source_ns = p->source_ns,
+        .received_ns = time_ns(),
+        .busy_ns = busy_ns,
+        .state_ns = state_ns,
+    };
     pong.sent_ns = time_ns();
     return stream_send(s, REC_PONG, &pong, sizeof(pong));
 }

@@ -13,6 +13,8 @@ struct clock_sync {
     u64 error_ns;  // |true offset - offset_ns| is at most this (half the round trip)
     u64 rtt_ns;    // of the best exchange
     u64 last_ns;   // of the last exchange, queues included
+    // What the destination said of itself in the last exchange (stream.md, "Prediction")
+    u64 peer_busy_ns, peer_state_ns;
 };
 
 // Forgets what was measured: clocks drift, so each stop measures anew.
@@ -20,7 +22,7 @@ void clock_sync_reset(struct clock_sync *c);
 // One ping-pong. The answer comes only after all records before it were handled. 0 or an error.
 int clock_ping(struct stream *s, struct clock_sync *c);
 int clock_ping_many(struct stream *s, struct clock_sync *c, u32 count);
-int clock_answer(struct stream *s, const struct record *ping);
+int clock_answer(struct stream *s, const struct record *ping, u64 busy_ns, u64 state_ns);
 // Pure: takes one exchange into account.
 void clock_sync_take(struct clock_sync *c, u64 sent, u64 peer_received, u64 peer_sent,
                      u64 received);

@@ -5,20 +5,30 @@
 #include "arch/x86/cpu.h"
 #include "kernel/lib.h"
 #include "kernel/migrate/sections.h"
+#include "storage/datastore.h"
+#include "storage/guest_disk.h"
 
 #define MEMORY_MAX (64ull << 40)
 
-static void describe_config_from(const struct guest *g, struct wire_guest *w)
+void describe_config_save(const struct guest *g, struct wire_guest *w)
 {
     strlcpy(w->name, g->name, sizeof(w->name));
     w->memory_mib = g->config.memory_mib;
-    w->vcpus = g->vcpu_count;
+    w->vcpus = g->config.vcpus;
     w->dirty = g->config.dirty;
+    w->cpu = g->config.cpu;
+    w->clock = g->config.clock;
+    w->devices = (g->config.rng ? WIRE_HAS_RNG : 0) | (g->config.balloon ? WIRE_HAS_BALLOON : 0);
     w->module_count = MIN(g->config.module_count, (u32)CONFIG_MAX_MODULES);
     strlcpy(w->kernel, g->config.kernel, sizeof(w->kernel));
     for (u32 i = 0; i < w->module_count; i++)
         strlcpy(w->modules[i], g->config.modules[i], sizeof(w->modules[i]));
     strlcpy(w->cmdline, g->config.cmdline, sizeof(w->cmdline));
+    if (!g->config.network)
+        return;
+    memcpy(w->mac, g->config.mac, sizeof(w->mac));
+    w->vlan = g->config.vlan;
+    w->macs = g->config.macs;
 }
 
 static void describe_cpu(const struct guest *g, struct guest_desc *d)
@@ -57,6 +67,20 @@ static int describe_devices(const struct guest *g, struct guest_desc *d)
     return 0;
 }
 
+static void describe_disks(const struct guest *g, struct guest_desc *d)
+{
+    struct volume_info v;
+    d->disk_count = g->config.disk_count;
+    for (u32 i = 0; i < d->disk_count; i++) {
+        struct wire_disk *w = &d->disks[i];
+        strlcpy(w->path, g->config.disks[i], sizeof(w->path));
+        w->sectors = g->disk[i]->block.sectors;
+        for (u32 n = 0; volume_get_info(n, &v); n++)
+            if (!strcmp(v.path, w->path))
+                w->allocated_bytes = v.allocated_bytes;
+    }
+}
+
 int describe_guest(const struct guest *g, struct guest_desc *d, char *err, size_t size)
 {
     memset(d, 0, sizeof(*d));
@@ -67,7 +91,8 @@ int describe_guest(const struct guest *g, struct guest_desc *d, char *err, size_
                  g->name, g->memory.region_count, g->cpuid_count, WIRE_REGIONS, WIRE_MAX_CPUID);
         return E_NOSUP;
     }
-    describe_config_from(g, &d->g);
+    describe_config_save(g, &d->g);
+    d->g.vcpus = g->vcpu_count;
     d->g.memory_bytes = g->memory.bytes;
     d->g.region_count = g->memory.region_count;
     for (u32 i = 0; i < g->memory.region_count; i++)
@@ -75,6 +100,7 @@ int describe_guest(const struct guest *g, struct guest_desc *d, char *err, size_
     d->g.tsc_hz = g->clock.tsc_hz;
     d->g.boot_count = g->boot_count;
     describe_cpu(g, d);
+    describe_disks(g, d);
     if (describe_devices(g, d) != 0) {
         snprintf(err, size,
                  "guest %s has more than %u devices and vCPUs, the stream carries no "
@@ -93,6 +119,8 @@ int describe_send(struct stream *s, const struct guest_desc *d)
         e = stream_send(s, REC_CPUID, d->cpuid, d->g.cpuid_count * sizeof(d->cpuid[0]));
     if (e == 0)
         e = stream_send(s, REC_DEVICES, d->devices, d->g.device_count * sizeof(d->devices[0]));
+    if (e == 0 && d->disk_count)
+        e = stream_send(s, REC_DISKS, d->disks, d->disk_count * sizeof(d->disks[0]));
     return e;
 }
 
@@ -110,6 +138,13 @@ static bool texts_ok(const struct wire_guest *w)
            wire_text_ok(w->cmdline, sizeof(w->cmdline));
 }
 
+bool describe_config_valid(const struct wire_guest *w)
+{
+    return texts_ok(w) && w->vcpus >= 1 && w->vcpus <= GUEST_MAX_VCPUS && w->memory_mib &&
+           w->module_count <= CONFIG_MAX_MODULES && w->dirty <= DIRTY_WP && w->cpu <= CPU_V4 &&
+           w->clock <= CLOCK_KVM && !(w->devices & ~WIRE_HAS_ALL);
+}
+
 static bool memory_ok(const struct wire_guest *w)
 {
     u64 sum = 0, end = 0;
@@ -124,6 +159,13 @@ static bool memory_ok(const struct wire_guest *w)
         sum += r->bytes;
     }
     return sum == w->memory_bytes && (u64)w->memory_mib * MIB == w->memory_bytes;
+}
+
+static bool network_ok(const struct wire_guest *w)
+{
+    static const u8 none[6];
+    return memcmp(w->mac, none, 6) == 0 ||
+           (mac_valid(w->mac) && w->vlan <= 4094 && w->macs && w->macs <= 16);
 }
 
 static int take_guest(struct guest_desc *d, const struct record *r, char *err, size_t size)
@@ -143,6 +185,14 @@ static int take_guest(struct guest_desc *d, const struct record *r, char *err, s
         wrong = "its TSC rate is not between 1 MHz and 100 GHz";
     else if (w->dirty > DIRTY_WP)
         wrong = "its dirty tracking mode is unknown";
+    else if (w->cpu > CPU_V4)
+        wrong = "its CPU level is unknown";
+    else if (!network_ok(w))
+        wrong = "its network card's address or VLAN is none";
+    else if (w->clock > CLOCK_KVM)
+        wrong = "its kind of clock is unknown";
+    else if (w->devices & ~WIRE_HAS_ALL)
+        wrong = "it has a device that is unknown";
     if (wrong) {
         snprintf(err, size, "malformed GUEST record: %s", wrong);
         return E_PROTO;
@@ -178,12 +228,30 @@ static int take_devices(struct guest_desc *d, const struct record *r, char *err,
     return e;
 }
 
+static int take_disks(struct guest_desc *d, const struct record *r, char *err, size_t size)
+{
+    u32 count = r->bytes / sizeof(d->disks[0]);
+    int e = take_list(d, r, d->disks, count, sizeof(d->disks[0]), err, size);
+    for (u32 i = 0; e == 0 && i < count; i++) {
+        const struct wire_disk *w = &d->disks[i];
+        if (!wire_text_ok(w->path, sizeof(w->path)) || !w->path[0] || w->sectors == 0 ||
+            w->sectors > VOLUME_MAX_SECTORS) {
+            snprintf(err, size, "malformed DISKS record: disk %u has no path or no size", i);
+            e = E_PROTO;
+        }
+    }
+    d->disk_count = e == 0 ? count : 0;
+    return e;
+}
+
 int describe_take(struct guest_desc *d, const struct record *r, char *err, size_t size)
 {
     if (r->type == REC_GUEST)
         return take_guest(d, r, err, size);
     if (r->type == REC_DEVICES)
         return take_devices(d, r, err, size);
+    if (r->type == REC_DISKS)
+        return take_disks(d, r, err, size);
     int e = take_list(d, r, d->cpuid, d->g.cpuid_count, sizeof(d->cpuid[0]), err, size);
     d->have_cpuid = e == 0;
     return e;
@@ -194,20 +262,28 @@ bool describe_complete(const struct guest_desc *d)
     return d->have_guest && d->have_cpuid && d->have_devices;
 }
 
-void describe_config(const struct guest_desc *d, const u8 uuid[16], struct guest_config *out)
+void describe_config(const struct wire_guest *w, const u8 uuid[16], struct guest_config *out)
 {
     memset(out, 0, sizeof(*out));
-    strlcpy(out->name, d->g.name, sizeof(out->name));
+    strlcpy(out->name, w->name, sizeof(out->name));
     memcpy(out->uuid, uuid, 16);
     out->uuid_set = true;
-    out->memory_mib = d->g.memory_mib;
-    out->vcpus = d->g.vcpus;
-    out->dirty = (u8)d->g.dirty;
-    strlcpy(out->kernel, d->g.kernel, sizeof(out->kernel));
-    out->module_count = d->g.module_count;
-    for (u32 i = 0; i < d->g.module_count; i++)
-        strlcpy(out->modules[i], d->g.modules[i], sizeof(out->modules[i]));
-    strlcpy(out->cmdline, d->g.cmdline, sizeof(out->cmdline));
+    out->memory_mib = w->memory_mib;
+    out->vcpus = w->vcpus;
+    out->dirty = w->dirty;
+    out->cpu = w->cpu;
+    out->clock = w->clock;
+    out->rng = w->devices & WIRE_HAS_RNG;
+    out->balloon = w->devices & WIRE_HAS_BALLOON;
+    strlcpy(out->kernel, w->kernel, sizeof(out->kernel));
+    out->module_count = w->module_count;
+    for (u32 i = 0; i < w->module_count; i++)
+        strlcpy(out->modules[i], w->modules[i], sizeof(out->modules[i]));
+    strlcpy(out->cmdline, w->cmdline, sizeof(out->cmdline));
+    memcpy(out->mac, w->mac, sizeof(out->mac));
+    out->network = mac_valid(out->mac);
+    out->vlan = w->vlan;
+    out->macs = w->macs;
 }
 
 const struct wire_cpuid *describe_cpuid(const struct guest_desc *d, u32 leaf, u32 sub)

@@ -10,6 +10,8 @@ struct guest_desc {
     struct wire_guest g;
     struct wire_cpuid cpuid[WIRE_MAX_CPUID];
     struct wire_device devices[WIRE_MAX_DEVICES];
+    struct wire_disk disks[CONFIG_MAX_DISKS];
+    u32 disk_count;
     bool have_guest, have_cpuid, have_devices;
 };
 
@@ -17,11 +19,14 @@ struct guest_desc {
 int describe_guest(const struct guest *g, struct guest_desc *d, char *err, size_t size);
 int describe_send(struct stream *s, const struct guest_desc *d);
 
-// Destination: takes a GUEST, CPUID or DEVICES record; checks counts, sizes and texts. E_PROTO with
-// a sentence.
+// Destination: takes a GUEST, CPUID, DEVICES or DISKS record; checks counts, sizes and texts.
+// E_PROTO with a sentence.
 int describe_take(struct guest_desc *d, const struct record *r, char *err, size_t size);
 bool describe_complete(const struct guest_desc *d);
-void describe_config(const struct guest_desc *d, const u8 uuid[16], struct guest_config *out);
+// A guest's configuration alone, both ways.
+void describe_config_save(const struct guest *g, struct wire_guest *w);
+void describe_config(const struct wire_guest *w, const u8 uuid[16], struct guest_config *out);
+bool describe_config_valid(const struct wire_guest *w);
 const struct wire_cpuid *describe_cpuid(const struct guest_desc *d, u32 leaf, u32 sub);
 
 #endif

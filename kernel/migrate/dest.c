@@ -5,6 +5,7 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
+#include "kernel/migrate/busy.h"
 #include "kernel/migrate/clock_sync.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/thread.h"
@@ -37,13 +38,16 @@ static void make_ident(struct incoming *in)
     in->id.move_id = h->move_id;
     in->id.source_boot_id = h->sender_boot_id;
     in->id.dest_boot_id = host_boot_id;
-    in->verify = h->flags & HEADER_VERIFY;
+    in->verify = !(h->flags & HEADER_VERIFY) ? VERIFY_OFF
+                 : h->flags & HEADER_REREAD  ? VERIFY_STRICT
+                                             : VERIFY_ON;
 }
 
 static int receive_description(struct incoming *in, const struct record *first)
 {
     struct record r = *first;
-    while (r.type == REC_GUEST || r.type == REC_CPUID || r.type == REC_DEVICES) {
+    while (r.type == REC_GUEST || r.type == REC_CPUID || r.type == REC_DEVICES ||
+           r.type == REC_DISKS) {
         int e = describe_take(&in->desc, &r, in->error, sizeof(in->error));
         if (e)
             return e;
@@ -68,24 +72,47 @@ static void take_round(struct incoming *in, const struct record *r)
     const struct wire_round *w = r->payload;
     in->job->info.dirty_pages_last_round = w->pages;
     if (w->final) {
-        in->final_round = true;
+        fault_stall(FAULT_STOP);
+        in->final_ns = time_ns();
         job_phase(in->job, JOB_STOP);
     }
 }
 
-// Moves the last received page's content past the CRC (fault flip-page at the destination).
-static void flip_received(struct incoming *in)
+// Puts page 1 once more, with a bit that differs: past the CRC (fault flip-page here).
+static int flip_received(struct incoming *in)
 {
-    if (fault_take_flip_page())
-        *((u8 *)guest_page(in->guest, guest_page_gpa(in->guest, 1)) + 1234) ^= 1;
+    if (!fault_take_flip_page())
+        return 0;
+    u8 *copy = kmalloc(PAGE_SIZE);
+    if (!copy)
+        return incoming_fail(in, E_NOMEM, "no memory for the fault flip-page");
+    memcpy(copy, guest_page(in->guest, guest_page_gpa(in->guest, 1)), PAGE_SIZE);
+    copy[1234] ^= 1;
+    incoming_put(in, 1, copy);
+    kfree(copy);
+    return 0;
 }
 
 static int take_state(struct incoming *in, const struct record *r)
 {
-    if (!in->final_round)
+    if (!in->final_ns)
         return incoming_fail(in, E_PROTO, "STATE came before the final ROUND");
     in->load.guest = in->guest;
     return load_check(&in->load, r->payload, r->bytes, in->error, sizeof(in->error));
+}
+
+static int take_disk(struct incoming *in, const struct record *r)
+{
+    char err[160];
+    if (!in->disks)
+        return incoming_fail(in, E_PROTO, "%s came for a guest without disks",
+                             record_name(r->type));
+    fault_stall(FAULT_DISK);
+    if (fault_drop_link(in->s, FAULT_DISK))
+        return incoming_fail(in, E_IO, "the connection was lost (cut by a fault)");
+    int e = r->type == REC_BLOCKS ? disks_in_blocks(in->disks, r, err, sizeof(err))
+                                  : disks_in_round(in->disks, in->s, r, err, sizeof(err));
+    return e ? incoming_fail(in, e, "%s", err) : 0;
 }
 
 // One record of the part before OFFER. 1 when it was the OFFER.
@@ -96,13 +123,17 @@ static int take_record(struct incoming *in, const struct record *r)
     case REC_PAGES:
         if (in->load.count)
             return incoming_fail(in, E_PROTO, "PAGES came after STATE");
+        fault_stall(FAULT_PRECOPY);
         return incoming_pages(in, r);
     case REC_ROUND:
         take_round(in, r);
         return 0;
     case REC_PING:
-        e = clock_answer(in->s, r);
+        e = clock_answer(in->s, r, busy_ns(), in->state_ns);
         return e ? stream_failed(in, e) : 0;
+    case REC_BLOCKS:
+    case REC_DISK_ROUND:
+        return take_disk(in, r);
     case REC_STATE:
         return take_state(in, r);
     case REC_OFFER:
@@ -137,6 +168,8 @@ static int check_offer(struct incoming *in, const struct wire_offer *w)
     if (w->sections != in->load.count)
         return incoming_fail(in, E_PROTO, "OFFER speaks of %u sections, %u came", w->sections,
                              in->load.count);
+    if (!disks_in_complete(in->disks))
+        return incoming_fail(in, E_PROTO, "OFFER came before the last round of the disks");
     if (w->guest_ticks >> 62)
         return incoming_fail(in, E_PROTO, "OFFER has an impossible guest time");
     return 0;
@@ -165,8 +198,9 @@ static int load_offered(struct incoming *in, const struct wire_offer *w)
     g->clock.floor = w->guest_ticks;
     e = load_apply(&in->load, in->error, sizeof(in->error));
     load_free(&in->load);
-    flip_received(in);
-    return e;
+    if (in->verify)
+        disks_answer_begin(g);
+    return e ? e : flip_received(in);
 }
 
 static int send_ready(struct incoming *in, const struct wire_offer *w)
@@ -180,6 +214,9 @@ static int send_ready(struct incoming *in, const struct wire_offer *w)
     claim_step(in->claim, HO_EV_OFFER);
     mutex_unlock(&claims_lock);
     in->job->info.clock_error_us = (w->clock_error_ns + 999) / NS_PER_US;
+    in->job->part_ns = frozen_here(w);
+    job_part(in->job, BLACKOUT_PAGES, in->final_ns);
+    job_part(in->job, BLACKOUT_STATE, in->offer_ns);
     if (fault_drop_link(in->s, FAULT_READY))
         return incoming_fail(in, E_IO, "the connection was lost (cut by a fault)");
     int e = stream_send(in->s, REC_READY, &ready, sizeof(ready));
@@ -189,6 +226,7 @@ static int send_ready(struct incoming *in, const struct wire_offer *w)
         mutex_unlock(&claims_lock);
         return stream_failed(in, e);
     }
+    job_part(in->job, BLACKOUT_READY, time_ns());
     fault_stall(FAULT_READY);
     return 0;
 }
@@ -199,6 +237,7 @@ static int committed(struct incoming *in, const struct record *r)
     struct wire_running run = {.id = in->id};
     if (!ident_equal(&w->id, &in->id))
         return incoming_fail(in, E_PROTO, "COMMIT is for another move");
+    job_part(in->job, BLACKOUT_VERIFY, time_ns());
     fault_stall(FAULT_COMMIT);
     if (fault_drop_link(in->s, FAULT_COMMIT))
         return incoming_fail(in, E_IO, "the connection was lost (cut by a fault)");
@@ -207,12 +246,14 @@ static int committed(struct incoming *in, const struct record *r)
     settle(in->claim, actions, "");
     run.blackout_ns = in->claim->blackout_ns;
     run.error_ns = in->claim->clock_error_ns;
+    job_part(in->job, BLACKOUT_COMMIT, in->claim->frozen_ns + run.blackout_ns);
     mutex_unlock(&claims_lock);
     if (!(actions & HO_SEND_RUNNING)) {
         struct wire_not_started no = {.id = in->id, .certain = 1};
         stream_send(in->s, REC_NOT_STARTED, &no, sizeof(no));
         return incoming_fail(in, E_ABORT, "COMMIT came after the copy was discarded");
     }
+    fault_stall(FAULT_RECORD);
     if (fault_drop_link(in->s, FAULT_RUNNING))
         return 0; // it runs; only the source does not know
     stream_send(in->s, REC_RUNNING, &run, sizeof(run));
@@ -239,11 +280,15 @@ static int wait_commit(struct incoming *in)
             mutex_unlock(&claims_lock);
             return incoming_fail(in, E_ABORT, "%s ended the move: %s", in->s->peer.host, text);
         }
-        if (!verify_is_question(r.type))
+        bool disks = disks_is_question(r.type);
+        if (!disks && !verify_is_question(r.type))
             return incoming_fail(in, E_PROTO, "%s came where COMMIT was wanted",
                                  record_name(r.type));
         job_phase(in->job, JOB_VERIFY);
-        e = verify_answer(in->s, in->guest, &in->digest, &in->id, &r);
+        in->compared = true;
+        e = disks ? disks_answer(&in->seen, in->guest, in->job, in->s, &r)
+                  : verify_answer(in->s, in->guest, &in->hashes, in->verify == VERIFY_STRICT,
+                                  &in->id, &r);
         if (e)
             return stream_failed(in, e);
     }
@@ -252,6 +297,7 @@ static int wait_commit(struct incoming *in)
 static int take_offer(struct incoming *in, const struct record *r)
 {
     struct wire_offer w = *(const struct wire_offer *)r->payload;
+    in->offer_ns = time_ns();
     job_phase(in->job, JOB_HANDOVER);
     fault_stall(FAULT_OFFER);
     if (fault_drop_link(in->s, FAULT_OFFER))
@@ -270,7 +316,11 @@ static int receive(struct incoming *in)
     int e;
     job_phase(in->job, JOB_PRECOPY);
     in->s->timeout_ns = IDLE_TIMEOUT_NS;
-    fault_stall(FAULT_PRECOPY);
+    in->state_ns = verify_state_ns(in->guest);
+    in->disks = in->desc.disk_count ? disks_in_open(in->guest) : NULL;
+    if (in->desc.disk_count && !in->disks)
+        return incoming_fail(in, E_NOMEM, "no memory to receive the guest's disks");
+    fault_stall(FAULT_ACCEPT);
     do {
         e = stream_receive(in->s, &r);
         if (e)
@@ -286,7 +336,7 @@ static void end_started(struct incoming *in)
 {
     struct job_info *i = &in->job->info;
     i->measured_blackout_us = in->claim->blackout_ns / NS_PER_US;
-    if (in->digest.chunks) // the source compares, and commits to what is equal only
+    if (in->compared) // the source compares, and commits to what is equal only
         i->digest_match = 1;
     job_end(in->job, JOB_DONE, "%s runs here; blackout %llu.%llu ms (+- %llu us)", i->guest,
             (unsigned long long)i->measured_blackout_us / 1000,
@@ -340,7 +390,9 @@ static int receive_move(struct incoming *in, const struct record *first)
         return e == E_NOSUP ? 0 : e; // a refusal is an answer, the connection is sound
     }
     e = receive(in);
+    disks_in_close(in->disks);
     end_move(in, e);
+    disks_answer_end(&in->seen, in->verify == VERIFY_STRICT ? in->guest : NULL);
     return e;
 }
 
@@ -352,7 +404,8 @@ int dest_receive(struct stream *s, const struct record *first)
     in->s = s;
     int e = receive_move(in, first);
     load_free(&in->load);
-    verify_digest_free(&in->digest);
+    page_hashes_free(&in->hashes);
+    guest_put(in->guest);
     if (e)
         stream_fail(s, e, "%s", in->error);
     kfree(in);

@@ -4,6 +4,7 @@
 #define SKIFF_MIGRATE_DEST_H
 
 #include "kernel/migrate/describe.h"
+#include "kernel/migrate/disks.h"
 #include "kernel/migrate/internal.h"
 #include "kernel/migrate/sections.h"
 #include "kernel/migrate/verify.h"
@@ -14,10 +15,13 @@ struct incoming {
     struct guest_desc desc;
     struct move_ident id;
     u32 mode; // enum check_mode
-    bool verify;
-    struct guest *guest;
-    bool added; // the entry was made for this move
+    enum verify_mode verify;
+    struct guest *guest; // a reference
+    bool added;          // the entry was made for this move
     bool built;
+    u64 disk_id[CONFIG_MAX_DISKS]; // of volumes that were made for this move
+    struct disks_in *disks;        // NULL: the guest has none
+    struct disks_seen seen;        // what was compared
     // Of an entry that was there already:
     struct guest_config saved;
     u8 saved_state;
@@ -26,8 +30,11 @@ struct incoming {
     struct job *job;
     struct claim *claim;
     struct load load;
-    struct verify_digest digest;
-    bool final_round; // the source's guest is stopped
+    struct page_hashes hashes; // of what was put into the guest's RAM
+    bool compared;             // the source has asked for digests
+    u64 final_ns; // when the source's guest had stopped and all pages were here; 0 not yet
+    u64 offer_ns;
+    u64 state_ns; // what encoding the guest's state takes
     u64 pages_in, pages_zero;
     char error[200];
 };
@@ -41,5 +48,7 @@ int incoming_accept(struct incoming *in);
 void incoming_undo(struct incoming *in);
 // dest_pages.c: one PAGES record into the guest's RAM.
 int incoming_pages(struct incoming *in, const struct record *r);
+// Puts one page there, as a page of a record: 4096 bytes, or NULL for zeros.
+void incoming_put(struct incoming *in, u64 index, const void *data);
 
 #endif

@@ -11,16 +11,21 @@ static void take_entry(struct incoming *in, struct guest *existing, struct reaso
 {
     struct guest_config cfg;
     char err[160];
-    describe_config(&in->desc, in->id.uuid, &cfg);
-    if (existing) {
+    describe_config(&in->desc.g, in->id.uuid, &cfg);
+    cfg.disk_count = in->desc.disk_count;
+    for (u32 i = 0; i < cfg.disk_count; i++)
+        strlcpy(cfg.disks[i], in->desc.disks[i].path, sizeof(cfg.disks[i]));
+    // The move that had brought it may have been settled, and the entry removed, since it was
+    // found.
+    if (existing && existing->state != GUEST_GONE) {
         in->saved = existing->config;
         in->saved_state = existing->state;
         in->saved_pending = existing->autostart_pending;
         strlcpy(in->saved_why, existing->why, sizeof(in->saved_why));
         existing->config = cfg;
-        in->guest = existing;
+        in->guest = guest_hold(existing);
     } else {
-        in->guest = guest_add(&cfg, err, sizeof(err));
+        in->guest = guest_hold(guest_add(&cfg, err, sizeof(err)));
         if (!in->guest) {
             reason_add(why, "guest: %s", err);
             return;
@@ -49,61 +54,86 @@ static void take_cpu(struct incoming *in)
     g->boot_count = in->desc.g.boot_count;
 }
 
+// The claim is on record with the volumes that were made, so that they go where a restart ends it.
+static bool take_disks(struct incoming *in, struct reasons *why)
+{
+    const struct guest_config *cfg = &in->guest->config;
+    char err[160];
+    if (disks_make(&in->desc, err, sizeof(err))) {
+        reason_add(why, "building the guest failed: %s", err);
+        return false;
+    }
+    disks_identify(cfg->disks, cfg->disk_count, in->disk_id);
+    if (!in->claim)
+        return true;
+    mutex_lock(&claims_lock);
+    memcpy(in->claim->disk_id, in->disk_id, sizeof(in->disk_id));
+    mutex_unlock(&claims_lock);
+    int e = claim_record(in->claim);
+    if (e)
+        reason_add(why, "datastore: the move cannot be recorded there (%d)", e);
+    return !e;
+}
+
 static void build(struct incoming *in, struct reasons *why)
 {
     char err[160] = "";
     take_cpu(in);
-    int e = guest_build(in->guest, err, sizeof(err));
-    if (e) {
+    if (!take_disks(in, why))
+        return;
+    if (guest_build(in->guest, err, sizeof(err))) {
         reason_add(why, "building the guest failed: %s", err);
         return;
     }
     in->built = true;
     check_built(&in->desc, in->guest, in->s->peer.host, why);
+    u64 pages = guest_page_count(in->guest);
+    if (in->verify && page_hashes_create(&in->hashes, pages) != 0)
+        reason_add(why, "memory: verification needs %llu KiB for hashes of %llu pages",
+                   (unsigned long long)(page_hashes_bytes(pages) / KIB), (unsigned long long)pages);
 }
 
-static int make_claim(struct incoming *in, struct reasons *why)
+static void make_claim(struct incoming *in, struct reasons *why)
 {
     char text[160];
     in->claim = claim_new(false, &in->id, in->desc.g.name, in->s->peer.host, text, sizeof(text));
     if (!in->claim) {
         reason_add(why, "%s", text);
-        return E_BUSY;
+        return;
     }
     in->job = job_new(in->desc.g.name, in->s->peer.host, true);
     if (!in->job) {
         reason_add(why, "all %u job slots are taken", JOBS_KEPT);
-        return E_BUSY;
+        return;
     }
     job_phase(in->job, JOB_CHECK);
     mutex_lock(&claims_lock);
     in->claim->address = in->s->conn->peer;
     in->claim->port = peer_port(in->s->peer.port);
     in->claim->job = in->job->info.id;
+    in->claim->disk_count = in->desc.disk_count;
+    for (u32 i = 0; i < in->desc.disk_count; i++)
+        strlcpy(in->claim->disks[i], in->desc.disks[i].path, CONFIG_DISK);
     mutex_unlock(&claims_lock);
-    return 0;
+}
+
+// A guest that runs needs its files no more, until it is started again.
+static void note_file(const char *path, struct reasons *notes)
+{
+    if (path[0] && !boot_file_find(path))
+        reason_add(notes, "it cannot be rebooted on %s, which has no %s", migrate_cfg->name, path);
 }
 
 // What works but is worth knowing.
 static void note_files(const struct guest_desc *d, struct reasons *notes)
 {
-    if (d->g.kernel[0] && !boot_file_find(d->g.kernel))
-        reason_add(notes, "a reboot will need %s, which %s does not have", d->g.kernel,
-                   migrate_cfg->name);
+    note_file(d->g.kernel, notes);
     for (u32 i = 0; i < d->g.module_count; i++)
-        if (!boot_file_find(d->g.modules[i]))
-            reason_add(notes, "a reboot will need %s, which %s does not have", d->g.modules[i],
-                       migrate_cfg->name);
+        note_file(d->g.modules[i], notes);
 }
 
-// Every reason that can be known without memory, then those that building shows.
-static void judge(struct incoming *in, struct reasons *why)
+static void make_room(struct incoming *in, struct guest *existing, struct reasons *why)
 {
-    struct guest *existing = NULL;
-    const char *from = in->s->peer.host;
-    check_cpu(&in->desc, from, why);
-    check_memory(&in->desc, why);
-    check_identity(&in->desc, in->id.uuid, from, &existing, why);
     if (in->mode == CHECK_MOVE && why->count == 0)
         make_claim(in, why);
     // A check takes no crashed guest apart, for somebody may still want to look at it.
@@ -117,23 +147,39 @@ static void judge(struct incoming *in, struct reasons *why)
         in->guest->job = in->job;
 }
 
+// Every reason that can be known without memory, then those that building shows.
+static void judge(struct incoming *in, struct reasons *why)
+{
+    struct guest *existing = NULL;
+    const char *from = in->s->peer.host;
+    check_cpu(&in->desc, from, why);
+    u64 pages = in->desc.g.memory_bytes / PAGE_SIZE;
+    disks_check(&in->desc, from, why);
+    check_memory(&in->desc, in->verify ? page_hashes_bytes(pages) : 0, why);
+    check_identity(&in->desc, in->id.uuid, from, &existing, why);
+    make_room(in, existing, why);
+    guest_put(existing);
+}
+
 // The entry as it was, or gone.
 void incoming_undo(struct incoming *in)
 {
     struct guest *g = in->guest;
     if (!g)
         return;
-    if (in->built)
-        guest_teardown(g);
-    g->job = NULL;
-    g->state = in->saved_state; // GUEST_OFF for a new one
-    if (in->added) {
+    if (in->added)
         guest_remove(g);
-    } else {
+    else if (in->built)
+        guest_teardown(g);
+    disks_delete(g->config.disks, g->config.disk_count, in->disk_id);
+    if (!in->added) {
+        g->job = NULL;
+        g->state = in->saved_state;
         g->config = in->saved;
         g->autostart_pending = in->saved_pending;
         strlcpy(g->why, in->saved_why, sizeof(g->why));
     }
+    guest_put(g);
     in->guest = NULL;
     in->built = false;
 }

@@ -34,6 +34,17 @@ static void show_progress(struct incoming *in, u32 round)
     i->rate_bytes_s = ms ? in->s->conn->bytes_in * 1000 / ms : 0;
 }
 
+// The hash is over the page as it lies in the guest's RAM, so that a copy that went wrong shows.
+void incoming_put(struct incoming *in, u64 index, const void *data)
+{
+    u8 *page = guest_page(in->guest, guest_page_gpa(in->guest, index));
+    if (data)
+        memcpy(page, data, PAGE_SIZE);
+    else
+        memset(page, 0, PAGE_SIZE);
+    page_hashes_set(&in->hashes, index, page);
+}
+
 int incoming_pages(struct incoming *in, const struct record *r)
 {
     const struct wire_pages *w = r->payload;
@@ -45,13 +56,11 @@ int incoming_pages(struct incoming *in, const struct record *r)
         return e;
     const u8 *data = (const u8 *)(entries + w->count);
     for (u32 i = 0; i < w->count; i++) {
-        u64 gpa = guest_page_gpa(in->guest, entries[i] & PAGE_INDEX);
-        u8 *page = guest_page(in->guest, gpa);
-        if (entries[i] & PAGE_ZERO) {
-            memset(page, 0, PAGE_SIZE);
+        bool zero = entries[i] & PAGE_ZERO;
+        incoming_put(in, entries[i] & PAGE_INDEX, zero ? NULL : data);
+        if (zero) {
             in->pages_zero++;
         } else {
-            memcpy(page, data, PAGE_SIZE);
             data += PAGE_SIZE;
             in->pages_in++;
         }

@@ -4,6 +4,7 @@
 #include "kernel/log.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/migrate/internal.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
@@ -54,6 +55,7 @@ static void drop_here(struct claim *c)
 // All three: claims_lock held, dropped while the peer is asked. 0 when settled; else err has why.
 static int ask_destination(struct claim *c, struct stream *s, char *err, size_t size)
 {
+    assert_held(&claims_lock);
     struct wire_commit w = {.id = c->id};
     struct record r;
     mutex_unlock(&claims_lock);
@@ -95,6 +97,7 @@ static void answer_running(struct claim *c, struct stream *s)
 
 static int ask_source(struct claim *c, struct stream *s, char *err, size_t size)
 {
+    assert_held(&claims_lock);
     struct record r;
     mutex_unlock(&claims_lock);
     int e = stream_send(s, REC_QUERY, &c->id, sizeof(c->id));
@@ -131,6 +134,7 @@ static int ask_source(struct claim *c, struct stream *s, char *err, size_t size)
 
 int doubt_ask(struct claim *c, char *err, size_t size)
 {
+    assert_held(&claims_lock);
     struct stream s;
     char why[160];
     struct move_ident id = c->id;
@@ -177,6 +181,7 @@ static void ask_and_note(struct claim *c)
 static void doubt_thread(void *arg)
 {
     (void)arg;
+    ledger_wait();
     for (;;) {
         mutex_lock(&claims_lock);
         for (u32 i = 0; i < CLAIMS_KEPT; i++) {

@@ -14,8 +14,10 @@
 enum {
     FLIP_PAGE = 1 << 0,
     CHANGE_REGISTER = 1 << 1,
-    DROP_SHIFT = 8,
-    STALL_SHIFT = 16,
+    LOSE_PAGE = 1 << 2,
+    NO_SHOOTDOWN = 1 << 3,
+    DROP_SHIFT = 4,
+    STALL_SHIFT = DROP_SHIFT + FAULT_LINK_POINTS,
 };
 
 static const struct choice {
@@ -25,16 +27,24 @@ static const struct choice {
     {"none", 0},
     {"flip-page", FLIP_PAGE},
     {"change-register", CHANGE_REGISTER},
+    {"lose-page", LOSE_PAGE},
+    {"no-shootdown", NO_SHOOTDOWN},
+    {"drop-link-at-disk", 1 << (DROP_SHIFT + FAULT_DISK)},
     {"drop-link-at-precopy", 1 << (DROP_SHIFT + FAULT_PRECOPY)},
     {"drop-link-at-offer", 1 << (DROP_SHIFT + FAULT_OFFER)},
     {"drop-link-at-ready", 1 << (DROP_SHIFT + FAULT_READY)},
     {"drop-link-at-commit", 1 << (DROP_SHIFT + FAULT_COMMIT)},
     {"drop-link-at-running", 1 << (DROP_SHIFT + FAULT_RUNNING)},
+    {"stall-at-disk", 1 << (STALL_SHIFT + FAULT_DISK)},
     {"stall-at-precopy", 1 << (STALL_SHIFT + FAULT_PRECOPY)},
     {"stall-at-offer", 1 << (STALL_SHIFT + FAULT_OFFER)},
     {"stall-at-ready", 1 << (STALL_SHIFT + FAULT_READY)},
     {"stall-at-commit", 1 << (STALL_SHIFT + FAULT_COMMIT)},
     {"stall-at-running", 1 << (STALL_SHIFT + FAULT_RUNNING)},
+    {"stall-at-accept", 1 << (STALL_SHIFT + FAULT_ACCEPT)},
+    {"stall-at-stop", 1 << (STALL_SHIFT + FAULT_STOP)},
+    {"stall-at-record", 1 << (STALL_SHIFT + FAULT_RECORD)},
+    {"stall-at-release", 1 << (STALL_SHIFT + FAULT_RELEASE)},
 };
 
 static volatile u32 armed; // changed with atomics; any thread
@@ -56,15 +66,17 @@ int fault_set(const char *name, char *err, size_t size)
         return 0;
     }
     snprintf(err, size,
-             "no fault \"%s\": none, flip-page, change-register, or drop-link-at-X or stall-at-X "
-             "with X one of precopy, offer, ready, commit, running",
+             "no fault \"%s\": none, flip-page, change-register, lose-page, no-shootdown, "
+             "drop-link-at-X with X one of disk, precopy, offer, ready, commit, running, or "
+             "stall-at-X with one of these or accept, stop, record, release",
              name);
     return E_INVAL;
 }
 
 static const char *point_name(enum fault_point p)
 {
-    static const char *const names[] = {"precopy", "offer", "ready", "commit", "running"};
+    static const char *const names[] = {"disk",    "precopy", "offer", "ready",  "commit",
+                                        "running", "accept",  "stop",  "record", "release"};
     return names[p];
 }
 
@@ -86,6 +98,16 @@ bool fault_flip_page_armed(void)
 bool fault_take_change_register(void)
 {
     return take(CHANGE_REGISTER);
+}
+
+bool fault_take_lose_page(void)
+{
+    return take(LOSE_PAGE);
+}
+
+bool fault_take_no_shootdown(void)
+{
+    return take(NO_SHOOTDOWN);
 }
 
 bool fault_drop_link(struct stream *s, enum fault_point p)

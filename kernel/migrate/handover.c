@@ -60,6 +60,20 @@ unsigned handover_step(enum handover_state *s, enum handover_event e)
     return HO_REFUSED;
 }
 
+enum handover_state handover_after_restart(enum handover_state s)
+{
+    switch (s) {
+    case HO_PRECOPY:
+    case HO_OFFERED:
+        return HO_ABORTED; // COMMITTED is on record before COMMIT is sent
+    case HO_RECEIVING:
+    case HO_READY:
+        return HO_DROPPED; // STARTED is on record before the guest runs
+    default:
+        return s;
+    }
+}
+
 const char *handover_state_name(enum handover_state s)
 {
     static const char *const names[HO_STATES] = {

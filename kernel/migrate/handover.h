@@ -55,6 +55,9 @@ enum handover_action {
 // Moves *s on and returns the actions to take, in this order: state first, then the action. So a
 // COMMIT that was perhaps sent is always COMMITTED already.
 unsigned handover_step(enum handover_state *s, enum handover_event e);
+// What a state becomes when its host restarts and has it on record: the guest's memory is lost, so
+// what had not been decided is decided against the move.
+enum handover_state handover_after_restart(enum handover_state s);
 const char *handover_state_name(enum handover_state s);
 bool handover_final(enum handover_state s);
 bool handover_in_doubt(enum handover_state s); // once its connection is gone

@@ -11,7 +11,7 @@
 // How long each step may take before the other side counts as lost.
 #define CONNECT_TIMEOUT_NS  (3 * NS_PER_SEC)
 #define ASK_TIMEOUT_NS      (2 * NS_PER_SEC)
-#define CHECK_TIMEOUT_NS    (60 * NS_PER_SEC) // the destination zeroes the guest's memory
+#define CHECK_TIMEOUT_NS    (300 * NS_PER_SEC) // the destination zeroes the guest's memory
 #define PRECOPY_TIMEOUT_NS  (10 * NS_PER_SEC)
 #define HANDOVER_TIMEOUT_NS (5 * NS_PER_SEC)
 #define VERIFY_TIMEOUT_NS   (120 * NS_PER_SEC)
@@ -26,6 +26,8 @@ u16 peer_port(u16 configured);
 // the stream; on failure nothing is left and err has a sentence.
 int peer_open(struct stream *s, const char *name, const struct ip_address *to, u16 port,
               const struct move_ident *id, u32 flags, u64 timeout_ns, char *err, size_t size);
+
+u32 verify_flags(enum verify_mode mode); // HEADER_*
 
 // Acting on what handover_step said (settle.c); claims_lock held.
 void settle(struct claim *c, unsigned actions, const char *why);
@@ -46,6 +48,9 @@ int doubt_answer_query(struct stream *s, const struct record *r);
 // The two ends of a move
 void source_thread(void *move); // source.c; a struct move from kmalloc, which it frees
 int dest_receive(struct stream *s, const struct record *first); // dest.c
+
+// A test of the connection (link_test.c), on one that a peer opened.
+int link_test_answer(struct stream *s, const struct record *r);
 
 // The listener's thread body (serve.c): one connection that a peer opened.
 void serve_connection(struct conn *c);

@@ -17,12 +17,18 @@ static u64 last_id;
 const char *job_phase_name(enum job_phase p)
 {
     static const char *const names[] = {
-        [JOB_CONNECT] = "connect",   [JOB_CHECK] = "check",       [JOB_PRECOPY] = "precopy",
-        [JOB_STOP] = "stop",         [JOB_HANDOVER] = "handover", [JOB_VERIFY] = "verify",
-        [JOB_DONE] = "done",         [JOB_FAILED] = "failed",     [JOB_ABORTED] = "aborted",
-        [JOB_IN_DOUBT] = "in-doubt",
+        [JOB_CONNECT] = "connect", [JOB_CHECK] = "check",     [JOB_DISK] = "disk",
+        [JOB_PRECOPY] = "precopy", [JOB_STOP] = "stop",       [JOB_HANDOVER] = "handover",
+        [JOB_VERIFY] = "verify",   [JOB_AUDIT] = "audit",     [JOB_DONE] = "done",
+        [JOB_FAILED] = "failed",   [JOB_ABORTED] = "aborted", [JOB_IN_DOUBT] = "in-doubt",
     };
     return (unsigned)p < ARRAY_SIZE(names) ? names[p] : "?";
+}
+
+void job_part(struct job *j, enum blackout_part p, u64 until_ns)
+{
+    j->info.blackout_us[p] = until_ns > j->part_ns ? (until_ns - j->part_ns) / NS_PER_US : 0;
+    j->part_ns = until_ns;
 }
 
 bool job_phase_ended(enum job_phase p)
@@ -32,6 +38,7 @@ bool job_phase_ended(enum job_phase p)
 
 static struct job *find_id(u64 id)
 {
+    assert_held(&jobs_lock);
     for (size_t i = 0; i < JOBS_KEPT; i++)
         if (jobs[i].used && jobs[i].info.id == id)
             return &jobs[i];
@@ -41,6 +48,7 @@ static struct job *find_id(u64 id)
 // A free slot, else the oldest ended one.
 static struct job *find_slot(void)
 {
+    assert_held(&jobs_lock);
     struct job *oldest = NULL;
     for (size_t i = 0; i < JOBS_KEPT; i++) {
         if (!jobs[i].used)

@@ -11,6 +11,7 @@
 // A job belongs to the thread that made it until job_end. Its slot is reused after that.
 struct job {
     struct job_info info;
+    u64 part_ns; // when the last part of the blackout ended
     bool used, ended;
     volatile bool abort_wanted;
     bool no_abort;     // COMMIT is about to be sent, or was (under jobs_lock)
@@ -24,6 +25,8 @@ void job_end(struct job *j, enum job_phase p, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 // A later word on a job that ended in doubt; nothing when its slot was reused.
 void job_settle(u64 id, enum job_phase p, u64 blackout_us, const char *result);
+// This part of the blackout has lasted from the end of the one before, j->part_ns, until then.
+void job_part(struct job *j, enum blackout_part p, u64 until_ns);
 void job_set_conn(struct job *j, struct conn *c);
 // From here on no abort is taken. False when one came before.
 bool job_point_of_no_return(struct job *j);

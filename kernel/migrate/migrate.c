@@ -16,12 +16,11 @@ u64 host_boot_id;
 
 // ---- Starting a move ---------------------------------------------------------------------------
 
-// Both ends known and free to move? The guest, or NULL with a sentence.
-static struct guest *find_movable(const char *name, const char *peer, char *err, size_t size)
+// Both ends known and free to move? The guest, referenced, or NULL with a sentence.
+static struct guest *get_movable(const char *name, const char *peer, bool disks, char *err,
+                                 size_t size)
 {
-    mutex_lock(&guests_lock);
-    struct guest *g = guest_find(name);
-    mutex_unlock(&guests_lock);
+    struct guest *g = guest_get(name);
     if (!migrate_cfg || !peer_find(peer))
         snprintf(err, size, "no peer \"%s\"; `peers` lists them", peer);
     else if (!g)
@@ -31,8 +30,11 @@ static struct guest *find_movable(const char *name, const char *peer, char *err,
     else if (g->state != GUEST_RUNNING && g->state != GUEST_PAUSED)
         snprintf(err, size, "guest %s is %s: only running and paused guests move", g->name,
                  guest_state_name(g->state));
+    else if (g->config.disk_count && !disks)
+        snprintf(err, size, "guest %s has disks: with --disk they move along", g->name);
     else
         return g;
+    guest_put(g);
     return NULL;
 }
 
@@ -42,21 +44,18 @@ static int start_thread(struct guest *g, struct job *j, const struct peer_config
     if (!m)
         return E_NOMEM;
     m->job = j;
-    m->guest = g;
+    m->guest = guest_hold(g);
     m->peer = *p;
     m->verify = migrate_cfg->verify;
     if (thread_create("migrate", source_thread, m, THREAD_BIG_STACK))
         return 0;
+    guest_put(g);
     kfree(m);
     return E_NOMEM;
 }
 
-s64 migrate_begin(const char *guest, const char *peer, char *err, size_t size)
+static s64 begin(struct guest *g, const struct peer_config *p, char *err, size_t size)
 {
-    struct guest *g = find_movable(guest, peer, err, size);
-    if (!g)
-        return E_INVAL;
-    const struct peer_config *p = peer_find(peer);
     struct job *j = job_new(g->name, p->name, false);
     if (!j) {
         snprintf(err, size, "%u moves are under way: wait for one to end", JOBS_KEPT);
@@ -78,12 +77,22 @@ s64 migrate_begin(const char *guest, const char *peer, char *err, size_t size)
     return e;
 }
 
-// ---- Only checking -----------------------------------------------------------------------------
-
-static void log_note(void *guest, const char *line)
+s64 migrate_begin(const char *guest, const char *peer, bool disks, char *err, size_t size)
 {
-    log_warn("migrate", "guest %s: %s", ((const struct guest *)guest)->name, line);
+    struct guest *g = get_movable(guest, peer, disks, err, size);
+    if (!g)
+        return E_INVAL;
+    s64 id = begin(g, peer_find(peer), err, size);
+    guest_put(g);
+    return id;
 }
+
+u32 verify_flags(enum verify_mode mode)
+{
+    return (mode ? HEADER_VERIFY : 0) | (mode == VERIFY_STRICT ? HEADER_REREAD : 0);
+}
+
+// ---- Only checking -----------------------------------------------------------------------------
 
 // Each line of a REFUSE or ACCEPT goes to say().
 static int say_lines(struct move *m, const struct record *r,
@@ -118,10 +127,8 @@ static int ask_check(struct move *m, void (*report)(void *arg, const char *line)
         move_fail(m, E_IO, "%s", e ? m->s.error : "the peer answered CHECK with something else");
         return E_IO;
     }
-    if (r.type == REC_ACCEPT) // with notes, which are no reasons
-        return say_lines(m, &r, log_note, m->guest);
     e = say_lines(m, &r, report, arg);
-    return e ? e : E_INVAL;
+    return e == 0 && r.type == REC_REFUSE ? E_INVAL : e;
 }
 
 static int check_guest(struct move *m, void (*report)(void *arg, const char *line), void *arg)
@@ -133,8 +140,9 @@ static int check_guest(struct move *m, void (*report)(void *arg, const char *lin
         report(arg, m->error);
         return E_INVAL;
     }
-    int e = peer_open(&m->s, m->peer.name, &m->peer.address, peer_port(m->peer.port), &m->id, 0,
-                      CONNECT_TIMEOUT_NS, m->error, sizeof(m->error));
+    int e = peer_open(&m->s, m->peer.name, &m->peer.address, peer_port(m->peer.port), &m->id,
+                      verify_flags(migrate_cfg->verify), CONNECT_TIMEOUT_NS, m->error,
+                      sizeof(m->error));
     if (e == E_NOSUP) { // the versions don't meet: that is a refusal
         report(arg, m->error);
         return E_INVAL;
@@ -146,14 +154,15 @@ static int check_guest(struct move *m, void (*report)(void *arg, const char *lin
     return e;
 }
 
-int migrate_check(const char *guest, const char *peer, void (*report)(void *arg, const char *line),
-                  void *arg, char *err, size_t size)
+int migrate_check(const char *guest, const char *peer, bool disks,
+                  void (*report)(void *arg, const char *line), void *arg, char *err, size_t size)
 {
-    struct guest *g = find_movable(guest, peer, err, size);
+    struct guest *g = get_movable(guest, peer, disks, err, size);
     if (!g)
         return E_INVAL;
     struct move *m = kzalloc(sizeof(*m));
     if (!m) {
+        guest_put(g);
         snprintf(err, size, "no memory to check the move");
         return E_IO;
     }
@@ -164,6 +173,7 @@ int migrate_check(const char *guest, const char *peer, void (*report)(void *arg,
         strlcpy(err, m->error, size);
     else if (e == E_INVAL)
         snprintf(err, size, "%s would refuse guest %s", m->peer.name, g->name);
+    guest_put(g);
     kfree(m);
     return e;
 }
@@ -229,15 +239,8 @@ static int resolve_start(struct guest *g, bool keep, char *err, size_t size)
     return 0;
 }
 
-int migrate_resolve(const char *guest, bool keep, char *err, size_t size)
+static int resolve_guest(struct guest *g, bool keep, char *err, size_t size)
 {
-    mutex_lock(&guests_lock);
-    struct guest *g = guest_find(guest);
-    mutex_unlock(&guests_lock);
-    if (!g) {
-        snprintf(err, size, "no guest \"%s\"; `list` lists them", guest);
-        return E_NOENT;
-    }
     if (g->state != GUEST_IN_DOUBT) {
         snprintf(err, size, "guest %s is %s, not in doubt: nothing to resolve", g->name,
                  guest_state_name(g->state));
@@ -247,7 +250,21 @@ int migrate_resolve(const char *guest, bool keep, char *err, size_t size)
     struct claim *c = claim_find_unsettled(g->uuid);
     int e = c ? resolve_claim(c, keep, err, size) : 0;
     mutex_unlock(&claims_lock);
-    return c ? e : resolve_start(g, keep, err, size);
+    if (c && (e || !keep || g->state != GUEST_OFF)) // OFF: its memory was lost with a restart
+        return e;
+    return resolve_start(g, keep, err, size);
+}
+
+int migrate_resolve(const char *guest, bool keep, char *err, size_t size)
+{
+    struct guest *g = guest_get(guest);
+    if (!g) {
+        snprintf(err, size, "no guest \"%s\"; `list` lists them", guest);
+        return E_NOENT;
+    }
+    int e = resolve_guest(g, keep, err, size);
+    guest_put(g);
+    return e;
 }
 
 // ---- Start-up ----------------------------------------------------------------------------------

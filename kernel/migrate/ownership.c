@@ -4,6 +4,7 @@
 
 #include "kernel/lib.h"
 #include "kernel/log.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/migrate/migrate.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
@@ -19,11 +20,13 @@ bool ident_equal(const struct move_ident *a, const struct move_ident *b)
 
 struct claim *claim_get(u32 i)
 {
+    assert_held(&claims_lock);
     return i < CLAIMS_KEPT ? &claims[i] : NULL;
 }
 
 struct claim *claim_find(const struct move_ident *id, bool source)
 {
+    assert_held(&claims_lock);
     for (u32 i = 0; i < CLAIMS_KEPT; i++)
         if (claims[i].used && claims[i].source == source && ident_equal(&claims[i].id, id))
             return &claims[i];
@@ -32,6 +35,7 @@ struct claim *claim_find(const struct move_ident *id, bool source)
 
 struct claim *claim_find_unsettled(const u8 uuid[16])
 {
+    assert_held(&claims_lock);
     for (u32 i = 0; i < CLAIMS_KEPT; i++)
         if (claims[i].used && !handover_final(claims[i].state) &&
             memcmp(claims[i].id.uuid, uuid, 16) == 0)
@@ -42,6 +46,7 @@ struct claim *claim_find_unsettled(const u8 uuid[16])
 // A free slot, or the oldest settled one: what is unsettled is never forgotten.
 static struct claim *claim_slot(void)
 {
+    assert_held(&claims_lock);
     struct claim *oldest = NULL;
     for (u32 i = 0; i < CLAIMS_KEPT; i++) {
         struct claim *c = &claims[i];
@@ -79,10 +84,41 @@ struct claim *claim_new(bool source, const struct move_ident *id, const char *gu
     return c;
 }
 
+int claim_record(struct claim *c)
+{
+    mutex_lock(&claims_lock);
+    int error = ledger_write(c, c->state);
+    mutex_unlock(&claims_lock);
+    return error;
+}
+
+// False: what only a durable record allows may not be done.
+static bool on_record(const struct claim *c, enum handover_state next)
+{
+    bool must = next == HO_COMMITTED || next == HO_STARTED;
+    if (next == c->state || (!must && !handover_final(next)))
+        return true;
+    int error = ledger_write(c, next);
+    if (error)
+        log_error("migrate",
+                  "guest %s: that its move is %s cannot be recorded in the datastore (%d)",
+                  c->guest, handover_state_name(next), error);
+    return !error || !must;
+}
+
 unsigned claim_step(struct claim *c, enum handover_event e)
 {
-    enum handover_state before = c->state;
-    unsigned actions = handover_step(&c->state, e);
+    assert_held(&claims_lock);
+    enum handover_state before = c->state, next = before;
+    unsigned actions = handover_step(&next, e);
+    if (!on_record(c, next)) {
+        if (next == HO_COMMITTED || e == HO_EV_KEEP)
+            return HO_REFUSED;
+        next = before;
+        handover_step(&next, HO_EV_DROP);
+        actions = HO_DISCARD | HO_SEND_NOT_STARTED;
+    }
+    c->state = next;
     if (c->state != before)
         log_info("migrate", "guest %s %s %s: %s, was %s", c->guest, c->source ? "to" : "from",
                  c->peer, handover_state_name(c->state), handover_state_name(before));
@@ -123,6 +159,7 @@ static bool attempt_idle(const struct start_attempt *a)
 
 static struct start_attempt *attempt_find(const u8 uuid[16], bool make)
 {
+    assert_held(&claims_lock);
     struct start_attempt *free_slot = NULL;
     for (size_t i = 0; i < ARRAY_SIZE(attempts); i++) {
         if (attempts[i].used && memcmp(attempts[i].uuid, uuid, 16) == 0)
@@ -173,6 +210,15 @@ void start_attempt_end(const u8 uuid[16], bool allowed)
     mutex_unlock(&claims_lock);
 }
 
+void ownership_start_over(const u8 uuid[16])
+{
+    mutex_lock(&claims_lock);
+    struct start_attempt *a = attempt_find(uuid, false);
+    if (a)
+        a->allowed_until_ns = 0;
+    mutex_unlock(&claims_lock);
+}
+
 // ---- Answers -----------------------------------------------------------------------------------
 
 static enum owner_state guest_owner_state(const u8 uuid[16], u64 *epoch)
@@ -199,6 +245,7 @@ static enum owner_state guest_owner_state(const u8 uuid[16], u64 *epoch)
             break;
         case GUEST_OFF:
         case GUEST_CRASHED:
+        case GUEST_GONE:
             break;
         }
     }
@@ -209,6 +256,7 @@ static enum owner_state guest_owner_state(const u8 uuid[16], u64 *epoch)
 // Where the guest went: the last move that gave it away.
 static void answer_moved(struct wire_owner *out)
 {
+    assert_held(&claims_lock);
     const struct claim *last = NULL;
     for (u32 i = 0; i < CLAIMS_KEPT; i++) {
         const struct claim *c = &claims[i];
@@ -228,6 +276,7 @@ static void answer_moved(struct wire_owner *out)
 // Another host asks whether it may start what this one does not have.
 static enum owner_state answer_start(const struct wire_owner_ask *ask)
 {
+    assert_held(&claims_lock);
     struct start_attempt *a = attempt_find(ask->uuid, true);
     if (!a)
         return OWNER_STARTING; // no room to remember a promise: it asks again
@@ -246,8 +295,8 @@ void ownership_answer(const struct wire_owner_ask *ask, struct wire_owner *out)
 {
     memset(out, 0, sizeof(*out));
     memcpy(out->uuid, ask->uuid, 16);
+    mutex_lock(&claims_lock); // before the state is read: see ownership_start_over
     out->state = guest_owner_state(ask->uuid, &out->epoch);
-    mutex_lock(&claims_lock);
     const struct claim *c = claim_find_unsettled(ask->uuid);
     if (out->state != OWNER_RUNS && c)
         out->state = OWNER_HOLDS;

@@ -19,6 +19,9 @@ struct claim {
     enum handover_state state;
     struct move_ident id;
     char guest[CONFIG_NAME], peer[CONFIG_NAME];
+    char disks[CONFIG_MAX_DISKS][CONFIG_DISK]; // the guest's volumes, which move with it
+    u64 disk_id[CONFIG_MAX_DISKS];             // which volumes these are here (disks_identify)
+    u32 disk_count;
     struct ip_address address; // of the peer
     u16 port;
     u64 job;
@@ -41,7 +44,11 @@ struct claim *claim_new(bool source, const struct move_ident *id, const char *gu
 struct claim *claim_find(const struct move_ident *id, bool source);
 struct claim *claim_find_unsettled(const u8 uuid[16]);
 struct claim *claim_get(u32 i); // i-th slot of CLAIMS_KEPT, used or not
-// handover_step on it, logged. claims_lock held. The caller acts on what it returns.
+// Puts a new claim, with all its fields, on record. 0 or the datastore's error.
+int claim_record(struct claim *c);
+// handover_step on it, logged, and on record where it matters: when that fails, COMMIT is not sent
+// (HO_REFUSED) and the destination gives its copy up instead of running it. claims_lock held. The
+// caller acts on what it returns.
 unsigned claim_step(struct claim *c, enum handover_event e);
 bool ident_equal(const struct move_ident *a, const struct move_ident *b);
 

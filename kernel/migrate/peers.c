@@ -3,6 +3,7 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/migrate/internal.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
@@ -174,6 +175,11 @@ static int ask_all(const u8 uuid[16], char *why, size_t size)
 
 bool ownership_may_start(const u8 uuid[16], char *why, size_t size)
 {
+    ledger_wait();
+    if (ownership_in_doubt(uuid)) {
+        snprintf(why, size, "its last move is not settled; see `jobs` and `log`");
+        return false;
+    }
     if (!migrate_cfg || !migrate_cfg->autostart_wait || migrate_cfg->peer_count == 0)
         return true;
     int verdict = E_BUSY;

@@ -11,24 +11,33 @@ static u64 transfer_ns(u64 bytes, u64 rate)
            bytes % rate * 1000 % rate * 1000 / rate * NS_PER_US;
 }
 
-u64 policy_predict_ns(const struct policy_input *in)
+u64 policy_predict(const struct policy_input *in, u64 part_ns[BLACKOUT_PARTS])
 {
-    // While the guest is brought to a stop it still dirties pages, but none that weren't counted
-    // costs more than its share of that time.
-    u64 late_pages = in->dirty_rate * (in->stop_ns / NS_PER_US) / 1000000;
-    u64 bytes = (in->dirty_pages + late_pages) * POLICY_PAGE_BYTES + in->state_bytes;
-    // Last pages and OFFER there, READY back, COMMIT there: three crossings.
-    u64 crossings = in->rtt_ns + in->rtt_ns / 2;
-    return in->stop_ns + transfer_ns(bytes, in->rate_bytes_s) + crossings + in->load_ns +
-           in->verify_ns;
+    u64 crossing = in->rtt_ns / 2, total = 0, pages = in->dirty_pages;
+    // The rate is that of a full pipeline: a record is filled before it is sent, and has come
+    // whole before it is applied.
+    pages += 2 * MIN(pages, (u64)POLICY_BATCH);
+    // Stopping costs next to nothing. Where sending ends and READY begins depends on what the
+    // connection buffers; the sum does not.
+    part_ns[BLACKOUT_STOP] = 0;
+    part_ns[BLACKOUT_PAGES] =
+        in->collect_ns + transfer_ns(pages * POLICY_PAGE_BYTES, in->rate_bytes_s);
+    part_ns[BLACKOUT_STATE] = in->state_ns + transfer_ns(in->state_bytes, in->rate_bytes_s);
+    part_ns[BLACKOUT_READY] = 2 * crossing + in->state_ns; // OFFER there, READY back
+    part_ns[BLACKOUT_VERIFY] = in->verify ? 2 * crossing + in->verify_ns : 0;
+    part_ns[BLACKOUT_COMMIT] = crossing;
+    for (unsigned p = 0; p < BLACKOUT_PARTS; p++)
+        total += part_ns[p];
+    return total;
 }
 
 struct policy_result policy_decide(const struct policy_input *in)
 {
-    struct policy_result r = {POLICY_CONTINUE, policy_predict_ns(in)};
+    struct policy_result r = {.verdict = POLICY_CONTINUE};
+    r.predicted_ns = policy_predict(in, r.part_ns);
     // What no round can shorten must not keep the pre-copy going for ever: the target is for the
     // part that depends on dirty pages.
-    u64 floor = in->verify_ns;
+    u64 floor = r.part_ns[BLACKOUT_VERIFY];
 
     if (r.predicted_ns - floor <= in->target_ns || in->dirty_pages == 0)
         r.verdict = POLICY_STOP_BLACKOUT;
@@ -37,6 +46,12 @@ struct policy_result policy_decide(const struct policy_input *in)
     else if (in->rounds_since_best >= POLICY_STALE_ROUNDS)
         r.verdict = POLICY_STOP_STALE;
     return r;
+}
+
+const char *blackout_part_name(enum blackout_part p)
+{
+    static const char *const names[] = {"stop", "pages", "state", "ready", "verify", "commit"};
+    return (unsigned)p < ARRAY_SIZE(names) ? names[p] : "?";
 }
 
 const char *policy_reason(enum policy_verdict v)

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
 // Pre-copy: sends the guest's pages in rounds while it runs, until stopping it is cheap enough.
 #include "arch/x86/cpu.h"
+#include "kernel/guest/virtio_balloon.h"
 #include "kernel/lib.h"
+#include "kernel/migrate/busy.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/migrate/source.h"
+#include "kernel/migrate/verify.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
 #define RATE_SAMPLE_BYTES (256 * KIB) // fewer say more about latency than about rate
 #define RATE_FIRST_BYTES  MIB         // sent before max_rate applies, to learn what the link does
 #define PINGS_BEFORE_STOP 6
-// From the decision until the guest stands still, and loading its state at the other end. Both are
-// small against a transfer; measured on the test machines (stream.md, "Prediction").
-#define STOP_NS NS_PER_MS
-#define LOAD_NS (2 * NS_PER_MS)
 
 // ---- Pages -------------------------------------------------------------------------------------
 
@@ -56,8 +55,10 @@ static int batch_send(struct move *m, struct batch *b)
 // destination's memory starts as zeros, so the first round says nothing of zero pages.
 static void batch_add(struct move *m, struct batch *b, u64 index, bool flip)
 {
+    u64 start = time_ns();
     u8 *copy = b->data + b->data_pages * PAGE_SIZE;
     memcpy(copy, guest_page(m->guest, guest_page_gpa(m->guest, index)), PAGE_SIZE);
+    page_hashes_set(&m->hashes, index, copy);
     if (flip)
         copy[1234] ^= 1;
     if (!page_is_zero(copy)) {
@@ -69,10 +70,11 @@ static void batch_add(struct move *m, struct batch *b, u64 index, bool flip)
     m->pages_zero++;
     if (m->round > 1)
         b->entries[b->count++] = index | PAGE_ZERO;
+    m->zero_ns += time_ns() - start;
 }
 
 // Keeps pre-copy below max_rate, once the link's own rate is known.
-static void throttle(struct move *m)
+void precopy_throttle(struct move *m)
 {
     u64 max = migrate_cfg->max_rate;
     if (!max || m->precopy_bytes <= RATE_FIRST_BYTES)
@@ -113,8 +115,10 @@ int precopy_send(struct move *m, bool final)
         if (final || e)
             continue;
         show_progress(m);
-        throttle(m);
+        precopy_throttle(m);
         e = move_check(m);
+        if (e == 0)
+            e = disks_out_keep_up(m);
     }
     if (e == 0)
         e = batch_send(m, &b);
@@ -133,26 +137,60 @@ int precopy_round_end(struct move *m, bool final)
     return e ? move_fail(m, e, "%s", m->s.error) : 0;
 }
 
+// A stretch of sending that begins and ends with an answered PING.
+struct stretch {
+    u64 start_ns, contended_ns, zero_ns, peer_busy_ns, bytes;
+};
+
+static struct stretch stretch_begin(const struct move *m)
+{
+    return (struct stretch){time_ns(), thread_contended_ns(), m->zero_ns, m->clock.peer_busy_ns,
+                            m->precopy_bytes};
+}
+
+static u64 rate_of(u64 bytes, u64 ns)
+{
+    return MAX(bytes * 1000 / MAX(ns / NS_PER_US, 1ull) * 1000, 1ull);
+}
+
+// What it would have taken with the guest stopped. Here: what it took, but for the time the guest
+// kept others from the CPU, and for the first round's zero pages. There: what it cost, for when the
+// source no longer shares its CPU the destination may have no time left to wait for it.
+static void stretch_end(struct move *m, const struct stretch *s)
+{
+    u64 elapsed = time_ns() - s->start_ns, bytes = m->precopy_bytes - s->bytes;
+    u64 spared = thread_contended_ns() - s->contended_ns + m->zero_ns - s->zero_ns;
+    bool enough = bytes >= RATE_SAMPLE_BYTES;
+    bool throttled = migrate_cfg->max_rate && m->precopy_bytes > RATE_FIRST_BYTES;
+    if (!throttled && (enough || !m->rate))
+        m->rate = rate_of(bytes, elapsed - MIN(spared, elapsed));
+    if (enough || !m->peer_rate)
+        m->peer_rate = rate_of(bytes, m->clock.peer_busy_ns - s->peer_busy_ns);
+}
+
+static int ping(struct move *m)
+{
+    int e = clock_ping(&m->s, &m->clock);
+    return e ? move_fail(m, e, "%s", m->s.error) : 0;
+}
+
 // One round over m->todo, until the destination has applied all of it.
 static int send_round(struct move *m)
 {
-    u64 start = time_ns(), before = m->precopy_bytes;
+    struct stretch s = stretch_begin(m);
     m->round++;
     m->job->info.round = m->round;
     int e = precopy_send(m, false);
     if (e == 0)
+        e = disks_out_keep_up(m);
+    if (e == 0)
         e = precopy_round_end(m, false);
     if (e)
         return e;
-    e = clock_ping(&m->s, &m->clock); // answered when everything before it was applied
-    if (e)
-        return move_fail(m, e, "%s", m->s.error);
-
-    u64 bytes = m->precopy_bytes - before, ms = (time_ns() - start) / NS_PER_MS;
-    bool throttled = migrate_cfg->max_rate && m->rate;
-    if ((bytes >= RATE_SAMPLE_BYTES || !m->rate) && ms && !throttled)
-        m->rate = MAX(bytes * 1000 / ms, 1ull);
-    return 0;
+    e = ping(m); // answered when everything before it was applied
+    if (e == 0)
+        stretch_end(m, &s);
+    return e;
 }
 
 // With max_rate the rounds don't show what the link can do, and the last, unthrottled part will be
@@ -162,7 +200,7 @@ static int measure_link(struct move *m)
     if (!migrate_cfg->max_rate)
         return 0;
     struct dirty_bitmap rest = m->todo;
-    u64 start = time_ns();
+    struct stretch s = stretch_begin(m);
     if (dirty_bitmap_init(&m->todo, rest.pages) != 0) {
         m->todo = rest;
         return move_fail(m, E_NOMEM, "no memory for a bitmap of the guest's pages");
@@ -176,22 +214,22 @@ static int measure_link(struct move *m)
     m->round = 1; // the pages belong to the first round
     int e = precopy_send(m, false);
     m->round = 0;
-    if (e == 0 && clock_ping(&m->s, &m->clock) != 0)
-        e = move_fail(m, E_IO, "%s", m->s.error);
+    if (e == 0)
+        e = ping(m);
     dirty_bitmap_free(&m->todo);
     m->todo = rest;
-    u64 ms = (time_ns() - start) / NS_PER_MS;
-    if (e == 0 && m->precopy_bytes >= RATE_SAMPLE_BYTES && ms)
-        m->rate = MAX(m->precopy_bytes * 1000 / ms, 1ull);
+    if (e == 0)
+        stretch_end(m, &s);
     return e;
 }
 
 // The guest's writes since the last call join m->todo and m->touched.
 static int collect(struct move *m, u64 round_start)
 {
-    u64 start = rdtsc();
+    u64 start = rdtsc(), start_ns = time_ns();
     s64 n = dirty_log_collect(m->guest, &m->todo);
     m->job->info.collect_ticks += rdtsc() - start;
+    m->collect_ns = time_ns() - start_ns;
     m->job->info.collect_pages += n > 0 ? (u64)n : 0;
     if (n < 0)
         return move_fail(m, (int)n, "the dirty log failed: %s",
@@ -217,6 +255,15 @@ void precopy_touch(struct move *m)
     m->job->info.pages_touched = m->touched.count;
 }
 
+// What verification will add to the blackout here; the destination works at the same time.
+static u64 predict_verify_ns(struct move *m)
+{
+    u64 digests = verify_table_ns(&m->hashes) + m->clock.peer_state_ns;
+    return m->verify == VERIFY_STRICT
+               ? digests + verify_page_ns(m->guest) * guest_page_count(m->guest)
+               : digests;
+}
+
 static struct policy_result decide(struct move *m)
 {
     if (m->todo.count < m->best_dirty) {
@@ -229,18 +276,20 @@ static struct policy_result decide(struct move *m)
         .round = m->round,
         .max_rounds = migrate_cfg->max_rounds,
         .dirty_pages = m->todo.count,
-        .dirty_rate = m->dirty_rate,
-        .rate_bytes_s = m->rate,
-        .state_bytes = m->state_bytes,
-        .rtt_ns = m->clock.valid ? m->clock.rtt_ns : NS_PER_MS,
-        .stop_ns = STOP_NS,
-        .load_ns = LOAD_NS,
-        .verify_ns = m->verify_ns,
+        .rate_bytes_s = MIN(m->rate, m->peer_rate),
+        .state_bytes = m->state_bytes + disks_out_pending(m),
+        .rtt_ns = m->rtt_ns,
+        .collect_ns = m->collect_ns,
+        .state_ns = m->clock.peer_state_ns,
+        .verify = m->verify,
+        .verify_ns = predict_verify_ns(m),
         .target_ns = (u64)migrate_cfg->blackout_target_ms * NS_PER_MS,
         .rounds_since_best = m->rounds_since_best,
     };
     struct policy_result r = policy_decide(&in);
     m->job->info.predicted_blackout_us = r.predicted_ns / NS_PER_US;
+    for (u32 p = 0; p < BLACKOUT_PARTS; p++)
+        m->job->info.predicted_us[p] = r.part_ns[p] / NS_PER_US;
     return r;
 }
 
@@ -252,24 +301,38 @@ static int precopy_fault(struct move *m)
     return 0;
 }
 
+// All is applied and the link is empty: the best moment to compare clocks.
+static int compare_clocks(struct move *m)
+{
+    u64 start = time_ns();
+    clock_sync_reset(&m->clock);
+    int e = clock_ping_many(&m->s, &m->clock, PINGS_BEFORE_STOP);
+    m->rtt_ns = (time_ns() - start) / PINGS_BEFORE_STOP;
+    return e ? move_fail(m, e, "%s", m->s.error) : 0;
+}
+
 int precopy_run(struct move *m)
 {
-    struct policy_result r = {POLICY_CONTINUE, 0};
+    struct policy_result r = {.verdict = POLICY_CONTINUE};
     dirty_bitmap_fill(&m->todo);
+    if (migrate_cfg->hints_ms)
+        m->job->info.pages_free =
+            balloon_leave_out_free(m->guest, &m->todo, migrate_cfg->hints_ms * NS_PER_MS);
     m->best_dirty = ~0ull;
     m->started_ns = time_ns();
+    m->precopy_bytes = 0;
+    u64 sent_ns = 0;
     int e = precopy_fault(m);
+    if (e == 0)
+        e = ping(m);
     if (e == 0)
         e = measure_link(m);
     while (e == 0 && r.verdict == POLICY_CONTINUE) {
-        u64 start = time_ns();
+        u64 start = time_ns(), cpu = busy_cpu_ns();
         e = send_round(m);
-        if (e == 0) { // all is applied and the link is empty: the best moment to compare clocks
-            clock_sync_reset(&m->clock);
-            e = clock_ping_many(&m->s, &m->clock, PINGS_BEFORE_STOP);
-            if (e)
-                move_fail(m, e, "%s", m->s.error);
-        }
+        sent_ns += busy_cpu_ns() - cpu;
+        if (e == 0)
+            e = compare_clocks(m);
         if (e == 0)
             e = move_check(m);
         if (e == 0)
@@ -277,6 +340,8 @@ int precopy_run(struct move *m)
         if (e == 0)
             r = decide(m);
     }
+    u64 page_ns = (sent_ns - MIN(m->zero_ns, sent_ns)) / MAX(m->job->info.pages_sent, 1ull);
+    m->job->info.send_page_ticks = page_ns * (host_tsc_hz / NS_PER_MS) / (NS_PER_SEC / NS_PER_MS);
     if (e == 0)
         strlcpy(m->job->info.stop_reason, policy_reason(r.verdict),
                 sizeof(m->job->info.stop_reason));

@@ -3,7 +3,10 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
+#include "kernel/migrate/disks.h"
+#include "kernel/migrate/forward.h"
 #include "kernel/migrate/internal.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
@@ -43,12 +46,19 @@ static int answer(struct stream *s, const struct record *r)
         return answer_info(s);
     case REC_OWNER_ASK:
         return answer_owner(s, r);
+    case REC_TEST:
+        return link_test_answer(s, r);
     case REC_COMMIT:
         return doubt_answer_commit(s, r);
     case REC_QUERY:
         return doubt_answer_query(s, r);
     case REC_GUEST:
         return dest_receive(s, r);
+    case REC_FRAME:
+        return forward_take(s, r);
+    case REC_DISK_HASHES:
+    case REC_DISK_ASK:
+        return disks_serve(s, r);
     default:
         return stream_fail(s, E_PROTO, "%s does not open anything", record_name(r->type));
     }
@@ -60,6 +70,7 @@ static int serve(struct stream *s)
     struct record r;
     stream_header_fill(&s->self, migrate_cfg->name, host_boot_id, peer_port(migrate_cfg->port));
     s->timeout_ns = HELLO_TIMEOUT_NS;
+    ledger_wait();
     int e = stream_receive_header(s);
     if (e && e != E_NOSUP)
         return e;
@@ -67,7 +78,7 @@ static int serve(struct stream *s)
     int sent = stream_send_header(s); // also to a peer of another age: it says which versions
     if (e || sent)
         return e ? e : sent;
-    for (u32 i = 0; i < MAX_QUESTIONS; i++) {
+    for (u32 i = 0; i < MAX_QUESTIONS; i += r.type != REC_FRAME) {
         s->timeout_ns = IDLE_TIMEOUT_NS;
         e = stream_receive(s, &r);
         if (e || r.type == REC_END)

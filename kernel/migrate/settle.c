@@ -2,19 +2,12 @@
 // Does to the guest what the hand-over's state machine decided: resume, release, start, discard.
 #include "kernel/lib.h"
 #include "kernel/log.h"
+#include "kernel/migrate/disks.h"
 #include "kernel/migrate/internal.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
 #define FIRST_ENTRY_WAIT_NS (20 * NS_PER_MS)
-
-static struct guest *find_guest(const struct claim *c)
-{
-    mutex_lock(&guests_lock);
-    struct guest *g = guest_find_uuid(c->id.uuid);
-    mutex_unlock(&guests_lock);
-    return g;
-}
 
 void settle_end_log(struct guest *g)
 {
@@ -27,6 +20,11 @@ void settle_end_log(struct guest *g)
 static void resume(struct claim *c, struct guest *g)
 {
     mutex_lock(&g->lock);
+    if (g->state == GUEST_IN_DOUBT &&
+        !g->memory.bytes) { // a restart took its memory, not the right to it
+        g->state = GUEST_OFF;
+        g->why[0] = '\0';
+    }
     if (c->frozen_ns) {
         u64 elapsed = time_ns() - c->frozen_ns;
         if (g->state == GUEST_FROZEN || g->state == GUEST_IN_DOUBT) { // else it ended by itself
@@ -37,7 +35,8 @@ static void resume(struct claim *c, struct guest *g)
         c->frozen_ns = 0;
     }
     mutex_unlock(&g->lock);
-    settle_end_log(g);
+    if (g->memory.bytes)
+        settle_end_log(g);
     g->job = NULL;
 }
 
@@ -47,22 +46,26 @@ static void release(struct claim *c, struct guest *g, const char *why)
     mutex_lock(&g->lock);
     g->epoch = c->id.epoch;
     guest_teardown(g); // ends the log as well
+    // So that no stale disk is started, and the guest can come back.
+    disks_delete(c->disks, c->disk_count, c->disk_id);
     strlcpy(g->why, why, sizeof(g->why));
     g->state = GUEST_MOVED;
     g->job = NULL;
     mutex_unlock(&g->lock);
 }
 
-// The first vCPU that can run has left the gate: what the blackout ends with.
-static void wait_first_entry(struct guest *g)
+// When the first vCPU left the gate: what the blackout ends with. It may run a slice before this
+// thread does.
+static u64 wait_first_entry(const struct guest *g, u64 opened_ns)
 {
-    u64 end = time_ns() + FIRST_ENTRY_WAIT_NS;
-    while (time_ns() < end) {
+    u64 end = opened_ns + FIRST_ENTRY_WAIT_NS, first = end;
+    while (first == end && time_ns() < end) {
+        thread_yield();
         for (u32 i = 0; i < g->vcpu_count; i++)
             if (!g->vcpu[i]->parked)
-                return;
-        thread_yield();
+                first = MIN(first, g->vcpu[i]->left_gate_ns);
     }
+    return MAX(first, opened_ns);
 }
 
 // Destination: run it, with the time it stood still added to its clock. A guest that the operator
@@ -78,8 +81,7 @@ static void start(struct claim *c, struct guest *g)
     g->state = c->paused ? GUEST_PAUSED : GUEST_RUNNING;
     if (!c->paused) {
         guest_unquiesce(g, guest_ns_to_ticks(g, elapsed));
-        wait_first_entry(g);
-        elapsed += time_ns() - now;
+        elapsed = wait_first_entry(g, now) - MIN(c->frozen_ns, now);
     }
     c->blackout_ns = elapsed;
     g->job = NULL;
@@ -99,8 +101,9 @@ static void discard(struct claim *c, struct guest *g)
 {
     mutex_lock(&g->lock);
     guest_teardown(g);
+    disks_delete(c->disks, c->disk_count, c->disk_id);
     g->job = NULL;
-    g->state = GUEST_OFF;
+    g->state = g->from_config ? GUEST_OFF : GUEST_GONE;
     g->why[0] = '\0';
     mutex_unlock(&g->lock);
     log_info("migrate", "guest %s from %s: the copy here is discarded", g->name, c->peer);
@@ -112,8 +115,9 @@ static void discard(struct claim *c, struct guest *g)
 
 void settle(struct claim *c, unsigned actions, const char *why)
 {
-    struct guest *g = find_guest(c);
-    if (!g || !(actions & (HO_RESUME | HO_RELEASE | HO_START | HO_DISCARD)))
+    assert_held(&claims_lock);
+    struct guest *g = guest_get_uuid(c->id.uuid);
+    if (!g)
         return;
     if (actions & HO_RESUME)
         resume(c, g);
@@ -123,12 +127,14 @@ void settle(struct claim *c, unsigned actions, const char *why)
         start(c, g);
     if (actions & HO_DISCARD)
         discard(c, g);
+    guest_put(g);
 }
 
 void settle_doubt(struct claim *c, const char *fact)
 {
-    struct guest *g = find_guest(c);
-    if (!g || !handover_in_doubt(c->state))
+    assert_held(&claims_lock);
+    struct guest *g = handover_in_doubt(c->state) ? guest_get_uuid(c->id.uuid) : NULL;
+    if (!g)
         return;
     g->state = GUEST_IN_DOUBT;
     if (c->source)
@@ -139,4 +145,5 @@ void settle_doubt(struct claim *c, const char *fact)
         snprintf(g->why, sizeof(g->why),
                  "%s. If %s will not run it again: resolve %s keep; else: resolve %s drop", fact,
                  c->peer, g->name, g->name);
+    guest_put(g);
 }

@@ -7,6 +7,7 @@
 #include "kernel/log.h"
 #include "kernel/mem.h"
 #include "kernel/migrate/fault.h"
+#include "kernel/migrate/forward.h"
 #include "kernel/migrate/sections.h"
 #include "kernel/migrate/verify.h"
 #include "kernel/random.h"
@@ -36,6 +37,19 @@ int move_check(struct move *m)
     return 0;
 }
 
+static void leave_connection(struct move *m)
+{
+    job_set_conn(m->job, NULL); // no abort may touch it from here on
+    if (m->s.conn)
+        m->job->info.bytes_wire = m->s.conn->bytes_out + m->s.conn->bytes_in;
+}
+
+static void end_connection(struct move *m, bool orderly)
+{
+    leave_connection(m);
+    stream_close(&m->s, orderly);
+}
+
 // ---- Before the first page ---------------------------------------------------------------------
 
 static void make_ident(struct move *m)
@@ -49,9 +63,11 @@ static void make_ident(struct move *m)
 // Says every reason in the log, the first in the job's result.
 static int refused(struct move *m, const struct record *r)
 {
-    char text[1024], *line = text;
+    char *text = kmalloc(r->bytes + 1), *line = text;
     u32 count = 0;
-    stream_text(r, text, sizeof(text));
+    if (!text)
+        return move_fail(m, E_NOSUP, "refused by %s; no memory to read why", m->peer.name);
+    stream_text(r, text, r->bytes + 1);
     while (line && *line) {
         char *next = strchr(line, '\n');
         if (next)
@@ -61,9 +77,12 @@ static int refused(struct move *m, const struct record *r)
         line = next;
     }
     if (count > 1)
-        return move_fail(m, E_NOSUP, "refused by %s: %.110s (and %u more; see migrate --check)",
-                         m->peer.name, text, count - 1);
-    return move_fail(m, E_NOSUP, "refused by %s: %.150s", m->peer.name, text);
+        move_fail(m, E_NOSUP, "refused by %s: %.110s (and %u more; see migrate --check)",
+                  m->peer.name, text, count - 1);
+    else
+        move_fail(m, E_NOSUP, "refused by %s: %.150s", m->peer.name, text);
+    kfree(text);
+    return E_NOSUP;
 }
 
 static int open_and_describe(struct move *m)
@@ -72,7 +91,7 @@ static int open_and_describe(struct move *m)
     if (e)
         return e;
     e = peer_open(&m->s, m->peer.name, &m->peer.address, peer_port(m->peer.port), &m->id,
-                  m->verify ? HEADER_VERIFY : 0, CONNECT_TIMEOUT_NS, m->error, sizeof(m->error));
+                  verify_flags(m->verify), CONNECT_TIMEOUT_NS, m->error, sizeof(m->error));
     if (e)
         return e;
     job_set_conn(m->job, m->s.conn);
@@ -100,6 +119,7 @@ static int ask_acceptance(struct move *m)
     if (r.type != REC_ACCEPT)
         return move_fail(m, E_PROTO, "%s answered CHECK with %s", m->peer.name,
                          record_name(r.type));
+    fault_stall(FAULT_ACCEPT);
     char notes[200];
     stream_text(&r, notes, sizeof(notes));
     if (notes[0])
@@ -117,8 +137,12 @@ static int make_claim(struct move *m)
     m->claim->address = m->peer.address;
     m->claim->port = peer_port(m->peer.port);
     m->claim->job = m->job->info.id;
+    m->claim->disk_count = m->guest->config.disk_count;
+    memcpy(m->claim->disks, m->guest->config.disks, sizeof(m->claim->disks));
+    disks_identify(m->claim->disks, m->claim->disk_count, m->claim->disk_id);
     mutex_unlock(&claims_lock);
-    return 0;
+    int e = claim_record(m->claim);
+    return e ? move_fail(m, e, "the move cannot be recorded in this host's datastore") : 0;
 }
 
 static u64 count_state_bytes(struct guest *g)
@@ -131,6 +155,18 @@ static u64 count_state_bytes(struct guest *g)
         bytes += (n > 0 ? (u64)n : 0) + sizeof(struct wire_section) + sizeof(struct record_header);
     }
     return bytes;
+}
+
+static int make_hashes(struct move *m)
+{
+    u64 pages = guest_page_count(m->guest);
+    if (!m->verify || page_hashes_create(&m->hashes, pages) == 0)
+        return 0;
+    return move_fail(m, E_NOMEM,
+                     "verification needs %llu KiB for hashes of %llu pages, which are not free; "
+                     "free memory or set verify = off",
+                     (unsigned long long)(page_hashes_bytes(pages) / KIB),
+                     (unsigned long long)pages);
 }
 
 static int start_log(struct move *m)
@@ -148,11 +184,11 @@ static int start_log(struct move *m)
                          e == E_NOMEM  ? "no memory"
                          : e == E_BUSY ? "it runs already"
                                        : "this CPU lacks what the configuration asks for");
+    if (fault_take_no_shootdown())
+        dirty_log_leave_out_shootdown(g);
     strlcpy(m->job->info.dirty_tracking, dirty_log_backend_name(g),
             sizeof(m->job->info.dirty_tracking));
     m->state_bytes = count_state_bytes(g);
-    if (m->verify)
-        m->verify_ns = verify_page_ns(g) * guest_page_count(g);
     return 0;
 }
 
@@ -161,12 +197,16 @@ static int start_log(struct move *m)
 static int wait_ready(struct move *m)
 {
     struct record r;
-    int e = stream_expect(&m->s, REC_READY, &r);
+    int e = disks_out_wait(m);
+    if (e)
+        return e;
+    e = stream_expect(&m->s, REC_READY, &r);
     if (e)
         return move_fail(m, e, "%s", m->s.error);
     const struct wire_ready *w = r.payload;
     if (!ident_equal(&w->id, &m->id))
         return move_fail(m, E_PROTO, "READY from %s is for another move", m->peer.name);
+    job_part(m->job, BLACKOUT_READY, time_ns());
     fault_stall(FAULT_READY);
     if (fault_drop_link(&m->s, FAULT_READY))
         return move_fail(m, E_IO, "the connection to %s was lost (cut by a fault)", m->peer.name);
@@ -180,15 +220,22 @@ static int verify(struct move *m)
         return 0;
     job_phase(m->job, JOB_VERIFY);
     m->s.timeout_ns = VERIFY_TIMEOUT_NS;
-    int e = verify_ask(&m->s, m->guest, &m->id, report, sizeof(report));
+    int e = verify_ask(&m->s, m->guest, &m->hashes, m->verify == VERIFY_STRICT, &m->id, report,
+                       sizeof(report));
     m->s.timeout_ns = HANDOVER_TIMEOUT_NS;
+    job_part(m->job, BLACKOUT_VERIFY, time_ns());
     if (e == E_INVAL) {
         m->job->info.digest_match = 2;
         return move_fail(m, e, "verify: what arrived differs: %s", report);
     }
+    if (e == 0 && m->verify == VERIFY_STRICT && m->guest->config.disk_count)
+        e = disks_out_compare(m, &m->s, report, sizeof(report));
+    if (e == E_INVAL)
+        return move_fail(m, e, "verify: what arrived differs: %s", report);
     if (e)
         return move_fail(m, e, "verify: %s", m->s.error);
-    m->job->info.digest_match = 1;
+    if (m->verify == VERIFY_STRICT) // else the audit has the last word
+        m->job->info.digest_match = 1;
     return 0;
 }
 
@@ -201,9 +248,15 @@ static int commit(struct move *m)
         return e;
     if (!job_point_of_no_return(m->job))
         return move_fail(m, E_ABORT, "aborted by the operator; %s goes on here", m->guest->name);
+    disks_out_end(m); // from here on others may take the guest apart
     mutex_lock(&claims_lock);
-    claim_step(m->claim, HO_EV_READY);
+    unsigned actions = claim_step(m->claim, HO_EV_READY);
     mutex_unlock(&claims_lock);
+    if (actions & HO_REFUSED)
+        return move_fail(m, E_IO,
+                         "COMMIT cannot be recorded in this host's datastore; %s goes on here",
+                         m->guest->name);
+    fault_stall(FAULT_RECORD);
     if (fault_drop_link(&m->s, FAULT_COMMIT))
         return move_fail(m, E_IO, "the connection to %s was lost (cut by a fault)", m->peer.name);
     e = stream_send(&m->s, REC_COMMIT, &w, sizeof(w));
@@ -211,6 +264,72 @@ static int commit(struct move *m)
         return move_fail(m, e, "%s", m->s.error);
     fault_stall(FAULT_COMMIT);
     return 0;
+}
+
+static void audit(struct move *m)
+{
+    struct job_info *i = &m->job->info;
+    char pages[120];
+    job_phase(m->job, JOB_AUDIT);
+    i->digest_match = verify_audit(m->guest, &m->hashes, pages, sizeof(pages)) ? 2 : 1;
+    if (i->digest_match == 1)
+        return;
+    move_fail(m, E_INVAL, "its memory there is stale, the dirty log missed writes: %s", pages);
+    log_error("migrate", "guest %s runs on %s, but %s", i->guest, i->peer, m->error);
+}
+
+// On a connection of its own, for frames may follow the guest on the other one.
+static int compare_disks_anew(struct move *m, char *report, size_t size)
+{
+    struct stream *s = kzalloc(sizeof(*s));
+    if (!s)
+        return move_fail(m, E_NOMEM, "no memory for a connection");
+    int e = peer_open(s, m->peer.name, &m->peer.address, peer_port(m->peer.port), &m->id, 0,
+                      CONNECT_TIMEOUT_NS, m->error, sizeof(m->error));
+    if (e == 0) {
+        e = disks_out_compare(m, s, report, size);
+        if (e && e != E_INVAL)
+            move_fail(m, e, "%s", s->error);
+        stream_close(s, e == 0 || e == E_INVAL);
+    }
+    kfree(s);
+    return e;
+}
+
+static void compare_disks(struct move *m)
+{
+    char where[120];
+    if (m->verify != VERIFY_ON || !m->guest->config.disk_count)
+        return;
+    job_phase(m->job, JOB_AUDIT);
+    int e = compare_disks_anew(m, where, sizeof(where));
+    if (e == E_INVAL)
+        move_fail(m, e, "what arrived differs: %s", where);
+    if (e)
+        log_error("migrate", "guest %s runs on %s, but its disks were not found equal: %s",
+                  m->guest->name, m->peer.name, m->error);
+}
+
+// The connection has done its work. The copy here stands still until it has been audited.
+static void taken_over(struct move *m, unsigned actions)
+{
+    char why[80];
+    struct guest *g = m->guest;
+    m->job->info.running_ns = time_ns();
+    mutex_lock(&g->lock);
+    snprintf(g->why, sizeof(g->why), "runs on %s; the copy here is being audited", m->peer.name);
+    mutex_unlock(&g->lock);
+    leave_connection(m);
+    if (!forward_begin(g, &m->s))
+        stream_close(&m->s, true);
+    compare_disks(m);
+    if (m->verify == VERIFY_ON)
+        audit(m);
+    fault_stall(FAULT_RELEASE);
+    snprintf(why, sizeof(why), "runs on %s", m->peer.name);
+    mutex_lock(&claims_lock);
+    settle(m->claim, actions, why);
+    mutex_unlock(&claims_lock);
 }
 
 static int wait_running(struct move *m)
@@ -227,12 +346,13 @@ static int wait_running(struct move *m)
         if (fault_drop_link(&m->s, FAULT_RUNNING))
             return move_fail(m, E_IO, "the connection to %s was lost (cut by a fault)",
                              m->peer.name);
-        char why[80];
-        snprintf(why, sizeof(why), "runs on %s", m->peer.name);
         mutex_lock(&claims_lock);
         m->claim->blackout_ns = w->blackout_ns;
-        settle(m->claim, claim_step(m->claim, HO_EV_RUNNING), why);
+        // By the destination's clock, so that the parts add up: these are two clocks.
+        job_part(m->job, BLACKOUT_COMMIT, m->claim->frozen_ns + w->blackout_ns);
+        unsigned actions = claim_step(m->claim, HO_EV_RUNNING);
         mutex_unlock(&claims_lock);
+        taken_over(m, actions);
         return 0;
     }
     const struct wire_not_started *n = r.payload;
@@ -252,10 +372,13 @@ static void end_moved(struct move *m)
 {
     struct job_info *i = &m->job->info;
     i->measured_blackout_us = m->claim->blackout_ns / NS_PER_US;
-    job_end(m->job, JOB_DONE, "%s runs on %s; blackout %llu.%llu ms (+- %llu us), %u rounds",
-            i->guest, i->peer, (unsigned long long)i->measured_blackout_us / 1000,
-            (unsigned long long)i->measured_blackout_us % 1000 / 100,
-            (unsigned long long)i->clock_error_us, i->round);
+    if (i->digest_match == 2 || i->disk_digest_match == 2)
+        job_end(m->job, JOB_DONE, "%s runs on %s, but %s", i->guest, i->peer, m->error);
+    else
+        job_end(m->job, JOB_DONE, "%s runs on %s; blackout %llu.%llu ms (+- %llu us), %u rounds",
+                i->guest, i->peer, (unsigned long long)i->measured_blackout_us / 1000,
+                (unsigned long long)i->measured_blackout_us % 1000 / 100,
+                (unsigned long long)i->clock_error_us, i->round);
 }
 
 static void end_in_doubt(struct move *m)
@@ -307,9 +430,8 @@ static void read_reason(struct move *m)
 static void finish(struct move *m, int error)
 {
     bool tell = error != 0;
+    disks_out_end(m);
     job_set_conn(m->job, NULL); // no abort may touch the connection from here on
-    if (m->s.conn)
-        m->job->info.bytes_wire = m->s.conn->bytes_out + m->s.conn->bytes_in;
     if (error == E_IO && m->s.conn && m->claim && !m->claim->frozen_ns)
         read_reason(m);
     if (!m->claim) {
@@ -330,7 +452,8 @@ static void finish(struct move *m, int error)
         m->s.timeout_ns = NS_PER_SEC;
         stream_send_text(&m->s, REC_ABORT, m->error);
     }
-    stream_close(&m->s, !error);
+    end_connection(m, !error);
+    page_hashes_free(&m->hashes);
     dirty_bitmap_free(&m->todo);
     dirty_bitmap_free(&m->touched);
 }
@@ -338,11 +461,17 @@ static void finish(struct move *m, int error)
 static int run(struct move *m)
 {
     make_ident(m);
-    int e = open_and_describe(m);
+    int e = make_hashes(m);
+    if (e == 0)
+        e = open_and_describe(m);
     if (e == 0)
         e = ask_acceptance(m);
     if (e == 0)
         e = make_claim(m);
+    if (e == 0)
+        e = disks_out_start(m);
+    if (e == 0)
+        e = disks_out_copy(m);
     if (e == 0)
         e = start_log(m);
     if (e)
@@ -366,5 +495,6 @@ void source_thread(void *arg)
 {
     struct move *m = arg;
     finish(m, run(m));
+    guest_put(m->guest);
     kfree(m);
 }

@@ -6,7 +6,9 @@
 #include "kernel/guest/memory.h"
 #include "kernel/migrate/clock_sync.h"
 #include "kernel/migrate/describe.h"
+#include "kernel/migrate/disks.h"
 #include "kernel/migrate/internal.h"
+#include "kernel/migrate/page_hashes.h"
 #include "kernel/migrate/policy.h"
 
 // The move's own thread works on it; other threads see it through its job and claim only.
@@ -21,14 +23,20 @@ struct move {
     struct dirty_bitmap todo;    // pages to send
     struct dirty_bitmap touched; // pages the guest wrote since the move began
     struct clock_sync clock;
-    bool verify, paused;
+    enum verify_mode verify;
+    struct page_hashes hashes; // of what was sent
+    struct disks_out disks;
+    bool paused;
     u32 round;
     u64 started_ns;    // of pre-copy
-    u64 precopy_bytes; // PAGES payload sent, for max_rate
-    u64 rate;          // measured bytes a second, 0 unknown
+    u64 precopy_bytes; // PAGES and BLOCKS payload sent since then, for max_rate
+    u64 rate;          // bytes a second with the CPU to ourselves, as measured; 0 unknown
+    u64 peer_rate;     // the most that the destination can take in
+    u64 rtt_ns;        // of a message and its answer over the empty link, mean
+    u64 collect_ns;    // the last collection
+    u64 zero_ns;       // spent on pages that were not sent
     u64 dirty_rate;    // pages a second in the last round
     u64 state_bytes;
-    u64 verify_ns; // predicted
     u64 best_dirty;
     u32 rounds_since_best;
     u64 pages_sent, pages_zero; // in this round
@@ -46,6 +54,7 @@ int precopy_run(struct move *m);
 int precopy_send(struct move *m, bool final);
 void precopy_touch(struct move *m);                // counts m->todo into what the guest has touched
 int precopy_round_end(struct move *m, bool final); // sends ROUND
+void precopy_throttle(struct move *m);             // waits as max_rate wants it
 // source_stop.c: stops the guest, sends the last pages and the state, and offers it.
 int source_stop_and_offer(struct move *m);
 

@@ -14,15 +14,33 @@ static void stop_guest(struct move *m)
     struct guest *g = m->guest;
     u64 ticks = guest_clock_now(g), ns = time_ns();
     m->paused = g->state == GUEST_PAUSED;
+    disks_out_release(m);
     guest_quiesce(g);
     u64 frozen = ns + guest_ticks_to_ns(g, g->clock.frozen_at - ticks);
     mutex_lock(&claims_lock);
     m->claim->frozen_ns = m->paused ? ns : frozen;
     m->claim->paused = m->paused;
     mutex_unlock(&claims_lock);
+    m->job->part_ns = m->claim->frozen_ns;
+    job_part(m->job, BLACKOUT_STOP, time_ns());
     // A guest that ended by itself meanwhile keeps its state: move_check sees it.
     if (g->state == GUEST_RUNNING || g->state == GUEST_PAUSED)
         g->state = GUEST_FROZEN;
+}
+
+// Forgets the first dirty page that holds something else than what was sent of it last.
+static void lose_page(struct move *m)
+{
+    u64 now[2];
+    for (u64 i = 0; i < m->todo.pages; i++) {
+        if (!dirty_bitmap_test(&m->todo, i))
+            continue;
+        hash_page(guest_page(m->guest, guest_page_gpa(m->guest, i)), now);
+        if (memcmp(now, page_hashes_get(&m->hashes, i), sizeof(now)) != 0) {
+            dirty_bitmap_take_next(&m->todo, i);
+            return;
+        }
+    }
 }
 
 static int send_last_pages(struct move *m)
@@ -31,6 +49,8 @@ static int send_last_pages(struct move *m)
     if (n < 0)
         return move_fail(m, (int)n, "the dirty log failed at the stop");
     precopy_touch(m);
+    if (m->verify && fault_take_lose_page())
+        lose_page(m);
     if (fault_flip_page_armed() && m->todo.count == 0)
         dirty_bitmap_set(&m->todo, 1);
     m->round++;
@@ -94,12 +114,16 @@ int source_stop_and_offer(struct move *m)
     u32 sections = 0;
     m->s.timeout_ns = HANDOVER_TIMEOUT_NS;
     stop_guest(m);
+    fault_stall(FAULT_STOP);
     int e = m->guest->state == GUEST_FROZEN
                 ? 0
                 : move_fail(m, E_BUSY, "guest %s ended during its move (%s)", m->guest->name,
                             guest_state_name(m->guest->state));
     if (e == 0)
+        e = disks_out_last(m);
+    if (e == 0)
         e = send_last_pages(m);
+    job_part(m->job, BLACKOUT_PAGES, time_ns());
     if (e == 0)
         e = send_state(m, &sections);
     if (e)
@@ -109,6 +133,7 @@ int source_stop_and_offer(struct move *m)
     claim_step(m->claim, HO_EV_OFFER_SENT);
     mutex_unlock(&claims_lock);
     e = send_offer(m, sections);
+    job_part(m->job, BLACKOUT_STATE, time_ns());
     if (e == 0)
         fault_stall(FAULT_OFFER);
     return e;

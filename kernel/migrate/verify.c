@@ -11,29 +11,17 @@
 #define STATE_PAGES  ((SECTION_DATA_MAX + PAGE_SIZE - 1) / PAGE_SIZE)
 #define SAMPLE_PAGES 64
 
-static void page_hash(struct guest *g, u64 index, u64 out[2])
-{
-    hash_page(guest_page(g, guest_page_gpa(g, index)), out);
-    thread_yield_if_needed();
-}
-
-static void digest_ram(struct guest *g, struct verify_digest *d)
+static void digest_ram(const struct page_hashes *h, u64 out[2])
 {
     struct hash all;
     hash_start(&all);
-    for (u64 c = 0; c < d->chunk_count; c++) {
-        struct hash chunk;
-        u64 first = c * VERIFY_CHUNK_PAGES, end = MIN(first + VERIFY_CHUNK_PAGES, d->pages);
-        hash_start(&chunk);
-        for (u64 i = first; i < end; i++) {
-            u64 h[2];
-            page_hash(g, i, h);
-            hash_add(&chunk, h, sizeof(h));
-        }
-        hash_finish(&chunk, d->chunks[c]);
-        hash_add(&all, d->chunks[c], sizeof(d->chunks[c]));
+    for (u64 c = 0; c < h->chunks; c++) {
+        u64 chunk[2];
+        page_hashes_of_chunk(h, c, chunk);
+        hash_add(&all, chunk, sizeof(chunk));
+        thread_yield_if_needed();
     }
-    hash_finish(&all, d->ram);
+    hash_finish(&all, out);
 }
 
 static int digest_state(struct guest *g, struct verify_digest *d)
@@ -63,33 +51,39 @@ static int digest_state(struct guest *g, struct verify_digest *d)
     return n < 0 ? (int)n : 0;
 }
 
-int verify_digest(struct guest *g, struct verify_digest *d)
+int verify_digest(struct guest *g, const struct page_hashes *h, struct verify_digest *d)
 {
-    d->pages = guest_page_count(g);
-    d->chunk_count = (d->pages + VERIFY_CHUNK_PAGES - 1) / VERIFY_CHUNK_PAGES;
-    d->chunks = kmalloc(d->chunk_count * sizeof(d->chunks[0]));
-    if (!d->chunks)
-        return E_NOMEM;
-    digest_ram(g, d);
+    digest_ram(h, d->ram);
     return digest_state(g, d);
-}
-
-void verify_digest_free(struct verify_digest *d)
-{
-    kfree(d->chunks);
-    d->chunks = NULL;
 }
 
 u64 verify_page_ns(struct guest *g)
 {
-    u64 pages = MIN(guest_page_count(g), (u64)SAMPLE_PAGES), h[2], spent = 0;
+    u64 total = guest_page_count(g), pages = MIN(total, (u64)SAMPLE_PAGES), h[2], spent = 0;
     for (u64 i = 0; i < pages; i++) {
         u64 t = time_ns();
-        hash_page(guest_page(g, guest_page_gpa(g, i)), h);
+        hash_page(guest_page(g, guest_page_gpa(g, i * (total / pages))), h);
         spent += time_ns() - t;
         thread_yield_if_needed();
     }
     return pages ? spent / pages : 0;
+}
+
+u64 verify_table_ns(const struct page_hashes *h)
+{
+    u64 out[2], start = time_ns();
+    if (!h->chunks)
+        return 0;
+    page_hashes_of_chunk(h, 0, out);
+    return (time_ns() - start) * h->chunks;
+}
+
+u64 verify_state_ns(struct guest *g)
+{
+    struct verify_digest d;
+    u64 start = time_ns();
+    digest_state(g, &d);
+    return time_ns() - start;
 }
 
 // ---- Destination -------------------------------------------------------------------------------
@@ -99,38 +93,39 @@ bool verify_is_question(u32 type)
     return type == REC_VERIFY || type == REC_HASH_ASK || type == REC_STATE_ASK;
 }
 
-static int answer_summary(struct stream *s, struct guest *g, struct verify_digest *d,
+static int answer_summary(struct stream *s, struct guest *g, struct page_hashes *h, bool strict,
                           const struct move_ident *id)
 {
-    struct wire_summary w = {.id = *id};
-    verify_digest_free(d);
-    if (verify_digest(g, d) != 0)
-        return stream_fail(s, E_NOMEM, "no memory for the digests");
-    w.pages = d->pages;
-    memcpy(w.ram, d->ram, sizeof(w.ram));
-    memcpy(w.state, d->state, sizeof(w.state));
+    struct wire_summary w = {.id = *id, .pages = h->pages};
+    struct verify_digest d;
+    if (strict)
+        page_hashes_read(h, g);
+    if (verify_digest(g, h, &d) != 0)
+        return stream_fail(s, E_NOMEM, "no memory to digest the state");
+    memcpy(w.ram, d.ram, sizeof(w.ram));
+    memcpy(w.state, d.state, sizeof(w.state));
     return stream_send(s, REC_SUMMARY, &w, sizeof(w));
 }
 
-static int answer_hashes(struct stream *s, struct guest *g, const struct verify_digest *d,
+static int answer_hashes(struct stream *s, const struct page_hashes *h,
                          const struct wire_hash_ask *ask)
 {
-    struct wire_hashes head = {.level = ask->level, .count = ask->count, .first = ask->first};
-    u64 limit = ask->level == HASH_CHUNKS ? d->chunk_count : guest_page_count(g);
-    if (!d->chunks || ask->level > HASH_PAGES || ask->count > HASHES_MAX || ask->first > limit ||
-        ask->count > limit - ask->first)
-        return stream_fail(s, E_PROTO, "HASH_ASK for %u hashes from %llu on, there are %llu",
-                           ask->count, (unsigned long long)ask->first, (unsigned long long)limit);
+    u64 limit = ask->level == HASH_CHUNKS ? h->chunks : h->pages;
+    u32 level = ask->level, count = ask->count;
+    u64 first = ask->first;
+    if (level > HASH_PAGES || count > HASHES_MAX || first > limit || count > limit - first)
+        return stream_fail(s, E_PROTO, "HASH_ASK for %u hashes from %llu on, there are %llu", count,
+                           (unsigned long long)first, (unsigned long long)limit);
     struct wire_hashes *out = stream_payload(s);
-    u64(*h)[2] = (void *)(out + 1);
-    *out = head;
-    for (u32 i = 0; i < head.count; i++) {
-        if (head.level == HASH_CHUNKS)
-            memcpy(h[i], d->chunks[head.first + i], sizeof(h[i]));
+    u64(*to)[2] = (void *)(out + 1);
+    *out = (struct wire_hashes){.level = level, .count = count, .first = first};
+    for (u32 i = 0; i < count; i++) {
+        if (level == HASH_CHUNKS)
+            page_hashes_of_chunk(h, first + i, to[i]);
         else
-            page_hash(g, head.first + i, h[i]);
+            memcpy(to[i], page_hashes_get(h, first + i), sizeof(to[i]));
     }
-    return stream_send_built(s, REC_HASHES, (u32)(sizeof(head) + head.count * sizeof(h[0])));
+    return stream_send_built(s, REC_HASHES, (u32)(sizeof(*out) + count * sizeof(to[0])));
 }
 
 static int answer_state(struct stream *s, struct guest *g)
@@ -154,12 +149,15 @@ static int answer_state(struct stream *s, struct guest *g)
     return 0;
 }
 
-int verify_answer(struct stream *s, struct guest *g, struct verify_digest *d,
+int verify_answer(struct stream *s, struct guest *g, struct page_hashes *h, bool strict,
                   const struct move_ident *id, const struct record *r)
 {
+    if (!h->pages)
+        return stream_fail(s, E_PROTO, "%s on a connection whose header did not announce it",
+                           record_name(r->type));
     if (r->type == REC_VERIFY)
-        return answer_summary(s, g, d, id);
+        return answer_summary(s, g, h, strict, id);
     if (r->type == REC_HASH_ASK)
-        return answer_hashes(s, g, d, r->payload);
+        return answer_hashes(s, h, r->payload);
     return answer_state(s, g);
 }

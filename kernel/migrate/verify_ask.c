@@ -44,44 +44,54 @@ static const u64 (*ask_hashes(struct stream *s, u32 level, u64 first, u32 count,
     return (const u64(*)[2])(w + 1);
 }
 
-static int name_pages(struct stream *s, struct differences *d, u64 chunk, u64 total)
+static void name_page(struct differences *d, u64 index)
 {
-    u64 first = chunk * VERIFY_CHUNK_PAGES;
-    u32 count = (u32)MIN((u64)VERIFY_CHUNK_PAGES, total - first);
+    if (d->pages++ < NAMED_PAGES)
+        say(d, "%spage at 0x%llx differs", d->used ? ", " : "",
+            (unsigned long long)guest_page_gpa(d->guest, index));
+}
+
+static void count_unnamed(struct differences *d)
+{
+    if (d->pages > NAMED_PAGES)
+        say(d, " and %llu more", (unsigned long long)(d->pages - NAMED_PAGES));
+}
+
+static int name_pages(struct stream *s, struct differences *d, const struct page_hashes *h,
+                      u64 chunk)
+{
+    u64 first = chunk * PAGE_HASHES_CHUNK;
+    u32 count = (u32)MIN((u64)PAGE_HASHES_CHUNK, h->pages - first);
     int e;
     const u64(*theirs)[2] = ask_hashes(s, HASH_PAGES, first, count, &e);
-    for (u32 i = 0; theirs && i < count; i++) {
-        u64 ours[2];
-        u64 gpa = guest_page_gpa(d->guest, first + i);
-        hash_page(guest_page(d->guest, gpa), ours);
-        if (memcmp(ours, theirs[i], sizeof(ours)) == 0)
-            continue;
-        if (d->pages++ < NAMED_PAGES)
-            say(d, "%spage at 0x%llx differs", d->used ? ", " : "", (unsigned long long)gpa);
-    }
+    for (u32 i = 0; theirs && i < count; i++)
+        if (memcmp(page_hashes_get(h, first + i), theirs[i], sizeof(theirs[i])) != 0)
+            name_page(d, first + i);
     return e;
 }
 
-static int compare_ram(struct stream *s, struct differences *d, const struct verify_digest *v)
+static int compare_ram(struct stream *s, struct differences *d, const struct page_hashes *h)
 {
     u64 bad[NAMED_PAGES], n = 0;
-    for (u64 first = 0; first < v->chunk_count && n < NAMED_PAGES; first += HASHES_MAX) {
-        u32 count = (u32)MIN((u64)HASHES_MAX, v->chunk_count - first);
+    for (u64 first = 0; first < h->chunks && n < NAMED_PAGES; first += HASHES_MAX) {
+        u32 count = (u32)MIN((u64)HASHES_MAX, h->chunks - first);
         int e;
         const u64(*theirs)[2] = ask_hashes(s, HASH_CHUNKS, first, count, &e);
         if (!theirs)
             return e;
-        for (u32 i = 0; i < count && n < NAMED_PAGES; i++)
-            if (memcmp(v->chunks[first + i], theirs[i], 16) != 0)
+        for (u32 i = 0; i < count && n < NAMED_PAGES; i++) {
+            u64 ours[2];
+            page_hashes_of_chunk(h, first + i, ours);
+            if (memcmp(ours, theirs[i], sizeof(ours)) != 0)
                 bad[n++] = first + i;
+        }
     }
     for (u64 i = 0; i < n; i++) {
-        int e = name_pages(s, d, bad[i], v->pages);
+        int e = name_pages(s, d, h, bad[i]);
         if (e)
             return e;
     }
-    if (d->pages > NAMED_PAGES)
-        say(d, " and %llu more", (unsigned long long)(d->pages - NAMED_PAGES));
+    count_unnamed(d);
     return 0;
 }
 
@@ -118,19 +128,19 @@ static int compare_state(struct stream *s, struct differences *d)
     return e;
 }
 
-static int compare(struct stream *s, struct differences *d, const struct verify_digest *v,
-                   const struct wire_summary *w)
+static int compare(struct stream *s, struct differences *d, const struct page_hashes *h,
+                   const struct verify_digest *v, const struct wire_summary *w)
 {
     bool ram = memcmp(w->ram, v->ram, sizeof(w->ram)) == 0;
     bool state = memcmp(w->state, v->state, sizeof(w->state)) == 0;
     int e = 0;
-    if (w->pages != v->pages) {
+    if (w->pages != h->pages) {
         say(d, "%llu pages there, %llu here", (unsigned long long)w->pages,
-            (unsigned long long)v->pages);
+            (unsigned long long)h->pages);
         return E_INVAL;
     }
     if (!ram)
-        e = compare_ram(s, d, v);
+        e = compare_ram(s, d, h);
     if (e == 0 && !state)
         e = compare_state(s, d);
     if (e)
@@ -140,24 +150,39 @@ static int compare(struct stream *s, struct differences *d, const struct verify_
     return ram && state ? 0 : E_INVAL;
 }
 
-int verify_ask(struct stream *s, struct guest *g, const struct move_ident *id, char *report,
-               size_t size)
+int verify_ask(struct stream *s, struct guest *g, struct page_hashes *h, bool strict,
+               const struct move_ident *id, char *report, size_t size)
 {
-    struct verify_digest v = {.pages = 0};
+    struct verify_digest v;
     struct differences d = {.guest = g, .report = report, .size = size};
     struct wire_verify w = {.id = *id};
     struct record r;
 
     report[0] = '\0';
     int e = stream_send(s, REC_VERIFY, &w, sizeof(w)); // both hosts compute at the same time
-    if (e == 0 && verify_digest(g, &v) != 0)
-        e = stream_fail(s, E_NOMEM, "no memory for the digests");
+    if (e == 0 && strict)
+        page_hashes_read(h, g);
+    if (e == 0 && verify_digest(g, h, &v) != 0)
+        e = stream_fail(s, E_NOMEM, "no memory to digest the state");
     if (e == 0)
         e = stream_expect(s, REC_SUMMARY, &r);
-    if (e == 0) {
-        struct wire_summary summary = *(const struct wire_summary *)r.payload;
-        e = compare(s, &d, &v, &summary);
+    if (e)
+        return e;
+    struct wire_summary summary = *(const struct wire_summary *)r.payload;
+    return compare(s, &d, h, &v, &summary);
+}
+
+u64 verify_audit(struct guest *g, const struct page_hashes *h, char *report, size_t size)
+{
+    struct differences d = {.guest = g, .report = report, .size = size};
+    report[0] = '\0';
+    for (u64 i = 0; i < h->pages; i++) {
+        u64 now[2];
+        hash_page(guest_page(g, guest_page_gpa(g, i)), now);
+        if (memcmp(page_hashes_get(h, i), now, sizeof(now)) != 0)
+            name_page(&d, i);
+        thread_yield_if_needed();
     }
-    verify_digest_free(&v);
-    return e;
+    count_unnamed(&d);
+    return d.pages;
 }

@@ -31,7 +31,8 @@ struct stream_header {
 };
 static_assert(sizeof(struct stream_header) == 128, "stream header");
 static_assert(offsetof(struct stream_header, crc) == 124, "stream header");
-#define HEADER_VERIFY BIT(0) // digests over RAM and state are compared before COMMIT
+#define HEADER_VERIFY BIT(0) // digests over pages and state are compared before COMMIT
+#define HEADER_REREAD BIT(1) // with VERIFY: over what all pages hold at the stop, read anew
 
 struct record_header {
     u32 type;  // enum record_type; RECORD_OPTIONAL: skip it when unknown
@@ -49,6 +50,8 @@ enum record_type {
     REC_INFO = 2,
     REC_OWNER_ASK = 3,
     REC_OWNER = 4,
+    REC_TEST = 5,
+    REC_TEST_DONE = 6,
     // What would be moved, and may it
     REC_GUEST = 8,
     REC_CPUID = 9,
@@ -56,6 +59,7 @@ enum record_type {
     REC_CHECK = 11,
     REC_ACCEPT = 12,
     REC_REFUSE = 13,
+    REC_DISKS = 14,
     // Pre-copy
     REC_PAGES = 16,
     REC_ROUND = 17,
@@ -77,6 +81,15 @@ enum record_type {
     REC_HASH_ASK = 42,
     REC_HASHES = 43,
     REC_STATE_ASK = 44,
+    // After the move
+    REC_FRAME = 48,
+    // Disks
+    REC_BLOCKS = 56,
+    REC_DISK_ROUND = 57,
+    REC_DISK_DONE = 58,
+    REC_DISK_HASHES = 59,
+    REC_DISK_ASK = 60,
+    REC_DISK_SUMMARY = 61,
 };
 
 struct wire_info {
@@ -116,18 +129,35 @@ struct wire_owner {
 };
 static_assert(sizeof(struct wire_owner) == 72, "OWNER");
 
+struct wire_test { // followed by that many bytes outside of records
+    u64 bytes;
+};
+static_assert(sizeof(struct wire_test) == 8, "TEST");
+#define LINK_TEST_MAX (1ull << 40)
+struct wire_test_done {
+    u64 bytes;
+    u64 ns; // that the receiver took for them
+};
+static_assert(sizeof(struct wire_test_done) == 16, "TEST_DONE");
+
 struct wire_region {
     u64 gpa, bytes;
 };
-#define WIRE_REGIONS 4
-#define WIRE_PATH    128
+#define WIRE_REGIONS     4
+#define WIRE_PATH        128
+#define WIRE_HAS_RNG     BIT(0)
+#define WIRE_HAS_BALLOON BIT(1)
+#define WIRE_HAS_ALL     (WIRE_HAS_RNG | WIRE_HAS_BALLOON)
 struct wire_guest {
     char name[32];
     u64 memory_bytes;
     u32 memory_mib;
     u32 vcpus;
     u32 region_count;
-    u32 dirty; // enum dirty_mode of its configuration
+    u8 dirty;   // enum dirty_mode of its configuration
+    u8 cpu;     // enum cpu_level
+    u8 clock;   // enum clock_kind
+    u8 devices; // WIRE_HAS_*
     struct wire_region region[WIRE_REGIONS];
     u64 tsc_hz;
     u64 boot_count;
@@ -142,8 +172,12 @@ struct wire_guest {
     char kernel[WIRE_PATH];
     char modules[4][WIRE_PATH];
     char cmdline[1024];
+    u8 mac[6]; // of its network card; all zero: it has none
+    u16 vlan;  // 0: untagged
+    u32 macs;  // that may send through it
+    u32 reserved32;
 };
-static_assert(sizeof(struct wire_guest) == 1864, "GUEST");
+static_assert(sizeof(struct wire_guest) == 1880, "GUEST");
 static_assert(CONFIG_MAX_MODULES == 4 && CONFIG_PATH == WIRE_PATH && CONFIG_NAME == 32,
               "GUEST carries a guest's configuration");
 
@@ -164,6 +198,14 @@ struct wire_device {
 };
 static_assert(sizeof(struct wire_device) == 56, "DEVICES entry");
 #define WIRE_MAX_DEVICES 64
+#define WIRE_MAX_FRAME   65535u
+
+struct wire_disk {
+    char path[CONFIG_DISK];
+    u64 sectors;         // of 512 bytes
+    u64 allocated_bytes; // that it takes at the source
+};
+static_assert(sizeof(struct wire_disk) == 80, "DISKS entry");
 
 struct wire_check {
     u32 mode; // enum check_mode
@@ -200,8 +242,49 @@ struct wire_pong {
     u64 source_ns;   // as in the PING
     u64 received_ns; // destination time
     u64 sent_ns;     // destination time
+    u64 busy_ns;     // what the connection has cost there, from some moment before pre-copy on
+    u64 state_ns;    // what encoding the guest's state takes there
 };
-static_assert(sizeof(struct wire_pong) == 32, "PONG");
+static_assert(sizeof(struct wire_pong) == 48, "PONG");
+
+struct wire_blocks { // followed by the sectors, without BLOCKS_ZERO
+    u32 disk;        // in the order of DISKS
+    u32 flags;       // BLOCKS_*
+    u64 sector;
+    u32 sectors; // up to BLOCKS_MAX with data
+    u32 reserved;
+};
+static_assert(sizeof(struct wire_blocks) == 24, "BLOCKS");
+#define BLOCKS_ZERO BIT(0)
+#define BLOCKS_MAX  128u
+static_assert(sizeof(struct wire_blocks) + BLOCKS_MAX * 512 <= STREAM_MAX_PAYLOAD,
+              "a full BLOCKS record fits");
+
+struct wire_disk_round {
+    u32 round;
+    u32 flags; // DISK_ROUND_*
+};
+static_assert(sizeof(struct wire_disk_round) == 8, "DISK_ROUND and DISK_DONE");
+struct wire_disk_hashes { // followed by count times 16 bytes, of 4096 bytes of the disk each
+    u32 disk;
+    u32 count;  // up to DISK_HASHES_MAX
+    u64 sector; // a multiple of 8
+};
+static_assert(sizeof(struct wire_disk_hashes) == 16, "DISK_HASHES");
+#define DISK_HASHES_MAX 256u
+
+struct wire_disk_summary {
+    u64 equal, differing; // of 4096 bytes each
+    u64 rewritten;        // by the guest since it runs there, so that nothing is known
+    u64 first_sector;     // that differs
+    u32 first_disk;
+    u32 reserved;
+};
+static_assert(sizeof(struct wire_disk_summary) == 40, "DISK_SUMMARY");
+
+#define DISK_ROUND_ANSWER BIT(0) // send DISK_DONE when all before is written
+#define DISK_ROUND_FLUSH  BIT(1) // and durable
+#define DISK_ROUND_LAST   BIT(2) // the guest stands still, no BLOCKS follow
 
 enum section_kind { SECTION_VCPU = 1, SECTION_LAPIC = 2, SECTION_DEVICE = 3 };
 struct wire_section { // followed by `bytes` bytes of kernel/guest/state.h encoding

@@ -34,21 +34,23 @@
 #define LWIP_NETIF_STATUS_CALLBACK     1
 #define LWIP_NETIF_TX_SINGLE_PBUF      1 // most frames leave in one piece: no gathering
 
-// Every checksum is made and checked in software: frames that a switch or a peer damaged end here.
-#define CHECKSUM_GEN_IP      1
-#define CHECKSUM_CHECK_IP    1
-#define CHECKSUM_CHECK_TCP   1
-#define CHECKSUM_CHECK_UDP   1
-#define CHECKSUM_CHECK_ICMP  1
-#define CHECKSUM_CHECK_ICMP6 1
+// Every checksum is made and checked in software, except what the NIC makes, or has verified for
+// the frame at hand (net/netif.c).
+#define LWIP_CHECKSUM_CTRL_PER_NETIF 1
+#define CHECKSUM_GEN_IP              1
+#define CHECKSUM_CHECK_IP            1
+#define CHECKSUM_CHECK_TCP           1
+#define CHECKSUM_CHECK_UDP           1
+#define CHECKSUM_CHECK_ICMP          1
+#define CHECKSUM_CHECK_ICMP6         1
 
 // The kernel has a mem_init too. Sources that include both headers take kernel/mem.h first.
 #define mem_init lwip_mem_init
 
 // Memory. The heap is kmalloc's, up to NET_HEAP_LIMIT (net/lwip/port.c): send buffers live there.
-// Received frames have a pool of their own; a connection's bytes leave it for its ring at once, so
-// only segments out of order stay in it. The sizes depend on each other: the send queue has two
-// entries for each full segment of the send buffer, as lwIP demands, and the pool holds a window.
+// Received frames stay in the NIC's buffers (net/buffer.c); a connection's bytes leave them for its
+// ring at once, so only segments out of order stay in them. The sizes depend on each other: the
+// send queue has two entries for each full segment of the send buffer, as lwIP demands.
 #define MEM_ALIGNMENT           8
 #define MEM_CUSTOM_ALLOCATOR    1
 #define MEM_CUSTOM_MALLOC       lwip_port_malloc
@@ -64,29 +66,31 @@
 #define MEMP_NUM_ARP_QUEUE      32
 #define MEMP_NUM_ND6_QUEUE      32
 #define MEMP_NUM_REASSDATA      8
-// One for each connection being opened, one for the link, one to spare.
-#define MEMP_NUM_SYS_TIMEOUT   (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 12 + 2)
+// One for each connection being opened, one for the link, one to spare, and one a guest.
+#define MEMP_NUM_SYS_TIMEOUT   (LWIP_NUM_SYS_TIMEOUT_INTERNAL + 12 + 2 + 64)
 #define MEMP_NUM_FRAG_PBUF     64
 #define MEMP_NUM_MLD6_GROUP    16
 #define IP_REASS_MAX_PBUFS     64
-#define PBUF_POOL_BUFSIZE      1536
-#define PBUF_POOL_SIZE         768
+#define PBUF_POOL_SIZE         0
 #define ARP_TABLE_SIZE         64
 #define LWIP_ND6_NUM_NEIGHBORS 64
 
 // TCP. A window of 1 MiB is 1 Gb/s at 8 ms of round trip.
-#define TCP_MSS             1460
-#define LWIP_WND_SCALE      1
-#define TCP_RCV_SCALE       5
-#define TCP_WND             (1024 * 1024)
-#define TCP_SND_BUF         (512 * 1024)
-#define TCP_SND_QUEUELEN    1024
-#define TCP_SNDLOWAT        (32 * 1024)
-#define TCP_QUEUE_OOSEQ     1
-#define TCP_OOSEQ_MAX_BYTES (512 * 1024)
-#define LWIP_TCP_SACK_OUT   1
-#define TCP_LISTEN_BACKLOG  1
-#define LWIP_TCP_KEEPALIVE  1
+// The link's MTU bounds a segment; this is what goes into one of 9000 bytes.
+#define TCP_MSS                   8960
+#define LWIP_WND_SCALE            1
+#define TCP_RCV_SCALE             5
+#define TCP_WND                   (1024 * 1024)
+#define TCP_SND_BUF               (512 * 1024)
+#define TCP_SND_QUEUELEN          1024
+#define TCP_OVERSIZE              32768 // a segment that more is to come for is made as long as it may be
+#define TCP_SNDLOWAT              (16 * 1024)
+#define TCP_QUEUE_OOSEQ           1
+#define TCP_OOSEQ_MAX_BYTES       (512 * 1024)
+#define LWIP_TCP_SACK_OUT         1
+#define TCP_LISTEN_BACKLOG        1
+#define LWIP_TCP_KEEPALIVE        1
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 1 // the segment size that the peer knows of (net/tcp.c)
 
 // Time. lwIP's timers tick at 250 ms by default; a lost segment at the end of a move would then
 // cost more than a whole blackout. At 50 ms the shortest retransmission time-out is 300 ms (three

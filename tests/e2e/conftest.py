@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Shared machines: booting a host costs a quarter of a minute, so tests that do no harm share them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,19 +9,43 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import network, paths, report  # noqa: E402
+from harness import kinds, network, paths, report  # noqa: E402
 from harness.pair import Group  # noqa: E402
 
-network.become_network_admin()
+
+def pytest_configure(config):
+    """Starts again with the rights that networks need, on the real standard output: pytest holds it by now. Only
+    then, for what is printed after a suspension comes out at the end."""
+    if os.geteuid() != 0:
+        config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
+    network.become_network_admin()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--machine", default="bochs-intel", help="bochs-intel, qemu-amd or qemu-kvm")
+    parser.addoption("--machine", choices=kinds.KINDS, help="only this kind of machine (default: each one a module is for)")
+    parser.addoption("--one-machine", action="store_true", help="of the kinds a module is for only the first")
 
 
-@pytest.fixture(scope="session")
+def pytest_generate_tests(metafunc):
+    """A module's tests run on the usual kinds of machine; on one where its MACHINE says that one is enough; on ONLY
+    one where they are about that one."""
+    if "machine" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("machine")
+        only, enough = getattr(metafunc.module, "ONLY", None), getattr(metafunc.module, "MACHINE", None)
+        chosen = [only] if only else [asked or enough] if enough else [asked] if asked else kinds.usual()
+        chosen = chosen[:1] if metafunc.config.getoption("one_machine") else chosen
+        metafunc.parametrize("machine", [kind for kind in chosen if asked in (None, kind)], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def machine(request) -> str:
-    return request.config.getoption("--machine")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tracking(machine) -> str | None:
+    """How the machine's hosts log dirty pages when the guest's configuration leaves it to them, if that is known."""
+    return {kinds.INTEL: "pml", kinds.AMD: "wp"}.get(machine)
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +64,7 @@ def folder(request) -> Path:
 @pytest.fixture(scope="module")
 def group(request, folder, machine) -> Group:
     """The booted hosts of a module: its GROUP says which, with what guests (see harness.pair.Group)."""
-    with Group(folder, **{"machine": machine, **request.module.GROUP}) as hosts:
+    options = request.module.GROUP
+    options = options(machine) if callable(options) else options
+    with Group(folder / machine, **options, machine=machine) as hosts:
         yield hosts.boot()

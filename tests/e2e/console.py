@@ -8,9 +8,9 @@ import sys
 import termios
 import tty
 
-from demo import demo_guest
-from harness import network, paths, report
-from harness.pair import Group, Host
+from demo import small_group
+from harness import kinds, network, paths, report
+from harness.pair import Host
 
 SWITCH = b"\x14"  # Ctrl-T
 HELP = "Ctrl-T 1: alpha   Ctrl-T 2: bravo   Ctrl-T q: power both off and leave"
@@ -61,7 +61,7 @@ class Switcher:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--machine", default="bochs-intel")
+    parser.add_argument("--machine", choices=kinds.KINDS, default=kinds.KVM if kinds.has_nested_kvm() else kinds.INTEL)
     arguments = parser.parse_args()
     if not sys.stdin.isatty():
         print("make console wants a terminal to type at; for scripts there is make demo", file=sys.stderr)
@@ -70,11 +70,10 @@ def main() -> int:
     progress = report.Progress()
     folder = paths.BUILD / "console"
     folder.mkdir(parents=True, exist_ok=True)
-    with Group(folder, ["alpha", "bravo"], arguments.machine, guests={"alpha": [demo_guest()]},
-               migrate={"verify": "on"}) as group:
+    with small_group(folder, arguments.machine) as group:
         progress.say("powering on hosts alpha and bravo; this takes a quarter of a minute")
         group.boot()
-        print(f"\n{HELP}\nTry on alpha:  start web,  console web (leave with Ctrl-]),  migrate web bravo\n")
+        print(f"\n{HELP}\nTry on alpha:  start web,  console web (leave with Ctrl-]),  migrate web bravo --disk\n")
         before = termios.tcgetattr(sys.stdin)
         tty.setraw(sys.stdin)
         try:

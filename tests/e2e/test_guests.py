@@ -14,9 +14,10 @@ from harness.pair import bare, beats, linux, wait_beats
 BARE = ["hello", "modes", "badmsr", "irqstate", "timers"]
 GROUP = {
     "names": ["alpha"],
+    "cpus": 2,
     "guests": {"alpha": [
-        linux("cloud", mode="work", memory=128, extra="skiff.rate=200 skiff.fraction=0.25"),
-        linux("generic", "generic", mode="idle", memory=256),
+        linux("cloud", mode="work", memory=128, vcpus=2, extra="skiff.rate=200 skiff.fraction=0.25"),
+        linux("generic", "generic", mode="idle", memory=256, vcpus=2),
         linux("offer", mode="poweroff", memory=96),
         linux("again", mode="reboot", memory=96),
         bare("triple", "triple.multiboot"),
@@ -52,7 +53,9 @@ def test_multiboot_and_pvh_kernels_run_and_power_off(group):
     ("irqstate-mb", "IRQSTATE-END rounds=1000 .* failures=0"),
     ("timers-mb", r"TIMERS-END pit=(\d+) rtc=(\d+) apic=(\d+) wanted pit=\1 rtc=\2 apic=\3"),
 ])
-def test_bare_kernels_find_no_fault(group, name, end):
+def test_bare_kernels_find_no_fault(group, machine, name, end):
+    if machine == "qemu-amd" and name == "timers-mb":
+        pytest.skip("it counts ticks exactly, for which QEMU's time passes too unevenly")
     output = run_bare(group["alpha"], name)
     assert "FAIL" not in output and "stray" not in output and "no-fault" not in output, output
     assert re.search(end, output), output

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // host.cfg with any content: parsed or refused with a sentence, and nothing else.
 
-// sources: kernel/config.c kernel/config_keys.c kernel/uuid.c kernel/ip.c kernel/number.c
-// sources: kernel/similar.c $(INIH_SRC)/ini.c
+// sources: kernel/config.c kernel/config_keys.c kernel/name.c kernel/uuid.c kernel/mac.c kernel/ip.c
+// sources: kernel/number.c kernel/similar.c $(INIH_SRC)/ini.c
 #include <stdlib.h>
 #include <string.h>
 

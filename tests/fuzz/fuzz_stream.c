@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Anything a peer may send: raw bytes, or well framed records of which any byte may be wrong, so
 // that the checks behind the CRCs are reached as well. The host must stay up and keep nothing.
-// sources: kernel/migrate/check.c kernel/migrate/clock_sync.c kernel/migrate/cpu_features.c
+// sources: kernel/migrate/busy.c kernel/migrate/check.c kernel/migrate/clock_sync.c
+// sources: kernel/migrate/cpu_features.c kernel/mac.c
 // sources: kernel/migrate/describe.c kernel/migrate/dest.c kernel/migrate/dest_check.c
-// sources: kernel/migrate/dest_pages.c kernel/migrate/doubt.c kernel/migrate/fault.c
+// sources: kernel/migrate/dest_pages.c kernel/migrate/doubt.c kernel/migrate/fault.c kernel/migrate/forward.c
 // sources: kernel/migrate/handover.c kernel/migrate/hash.c kernel/migrate/jobs.c
 // sources: kernel/migrate/migrate.c kernel/migrate/ownership.c kernel/migrate/peers.c
-// sources: kernel/migrate/policy.c kernel/migrate/precopy.c kernel/migrate/section_diff.c
+// sources: kernel/migrate/page_hashes.c kernel/migrate/policy.c kernel/migrate/precopy.c
+// sources: kernel/migrate/section_diff.c kernel/migrate/link_test.c
 // sources: kernel/migrate/sections.c kernel/migrate/serve.c kernel/migrate/settle.c
 // sources: kernel/migrate/source.c kernel/migrate/source_stop.c kernel/migrate/stream.c
 // sources: kernel/migrate/vcpu_fields.c kernel/migrate/verify.c kernel/migrate/verify_ask.c
-// sources: kernel/guest/state.c kernel/guest/dirty_bitmap.c kernel/crc32c.c kernel/ip.c
-// sources: kernel/number.c
+// sources: kernel/guest/reference.c kernel/guest/state.c kernel/guest/dirty_bitmap.c kernel/crc32c.c kernel/ip.c
+// sources: kernel/number.c kernel/migrate/source_disks.c kernel/migrate/dest_disks.c kernel/migrate/verify_disks.c
+// sources: storage/block.c storage/guest_disk.c
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,12 +27,26 @@
 #include "kernel/mem.h"
 #include "kernel/migrate/check.h"
 #include "kernel/migrate/internal.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/migrate/sections.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
+#include "storage/guest_disk.h"
 #include "tests/unit/fake_move.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+// ---- No datastore -------------------------------------------------------------------------------
+
+int ledger_write(const struct claim *c, enum handover_state state)
+{
+    (void)c, (void)state;
+    return 0;
+}
+
+void ledger_wait(void)
+{
+}
 
 // ---- The kernel below: one thread, a clock that ticks when it is read ---------------------------
 
@@ -53,6 +70,22 @@ void thread_yield(void)
 
 void thread_yield_if_needed(void)
 {
+}
+
+u64 thread_cpu_ns(void)
+{
+    return time_ns();
+}
+
+u64 thread_contended_ns(void)
+{
+    return 0;
+}
+
+bool thread_get_info(unsigned i, struct thread_info *out)
+{
+    (void)i, (void)out;
+    return false;
 }
 
 struct thread *thread_create(const char *name, void (*fn)(void *arg), void *arg, unsigned flags)
@@ -81,6 +114,17 @@ bool mutex_held(const struct mutex *m)
 void waitq_prepare(struct waitq *q)
 {
     (void)q;
+}
+
+void waitq_cancel(struct waitq *q)
+{
+    (void)q;
+}
+
+void waitq_set_and_wake(struct waitq *q, volatile bool *flag)
+{
+    (void)q;
+    *flag = true;
 }
 
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
@@ -163,6 +207,8 @@ int net_listen(u16 port, void (*fn)(struct conn *c))
     (void)port, (void)fn;
     return 0;
 }
+
+#include "tests/unit/fake_datastore.h"
 
 #include "tests/unit/fake_move_guest.h"
 
@@ -284,6 +330,37 @@ static u32 make_devices(u8 *out)
     return 3 * sizeof(*w);
 }
 
+#define DISK_SECTORS 803u
+
+static u32 make_disks(u8 *out)
+{
+    struct wire_disk *w = (struct wire_disk *)out;
+    *w = (struct wire_disk){"fast/web", DISK_SECTORS, 4096};
+    return sizeof(*w);
+}
+
+static u32 make_blocks(u8 *out, u8 how)
+{
+    struct wire_blocks *w = (struct wire_blocks *)out;
+    *w = (struct wire_blocks){0, how & 1 ? BLOCKS_ZERO : 0, how * 8u, 8, 0};
+    memset(w + 1, how, 8 * BLOCK_SECTOR);
+    return (u32)sizeof(*w) + (how & 1 ? 0 : 8 * BLOCK_SECTOR);
+}
+
+static u32 make_disk_hashes(u8 *out)
+{
+    struct wire_disk_hashes *w = (struct wire_disk_hashes *)out;
+    *w = (struct wire_disk_hashes){0, 2, 16};
+    memset(w + 1, 1, 32);
+    return sizeof(*w) + 32;
+}
+
+static u32 make_disk_round(u8 *out, u8 how)
+{
+    *(struct wire_disk_round *)out = (struct wire_disk_round){how, how};
+    return sizeof(struct wire_disk_round);
+}
+
 static u32 make_pages(u8 *out, u8 how)
 {
     struct wire_pages *w = (struct wire_pages *)out;
@@ -344,7 +421,7 @@ static u32 make_small(u32 type, u8 *out, u8 how)
     memset(out, 0, 256);
     out[0] = how;
     return type == REC_ROUND || type == REC_PING || type == REC_HASH_ASK ? 16
-           : type == REC_CHECK                                           ? 8
+           : type == REC_CHECK || type == REC_TEST                       ? 8
            : type == REC_OWNER_ASK ? sizeof(struct wire_owner_ask)
                                    : how;
 }
@@ -358,6 +435,16 @@ static u32 make(u32 type, u8 *out, u8 how)
         return make_cpuid(out);
     case REC_DEVICES:
         return make_devices(out);
+    case REC_DISKS:
+        return make_disks(out);
+    case REC_BLOCKS:
+        return make_blocks(out, how);
+    case REC_DISK_HASHES:
+        return make_disk_hashes(out);
+    case REC_DISK_ASK:
+        return 0;
+    case REC_DISK_ROUND:
+        return make_disk_round(out, how);
     case REC_PAGES:
         return make_pages(out, how);
     case REC_STATE:
@@ -385,10 +472,12 @@ static void put_header(u32 flags)
 static const struct step {
     u8 type, how;
 } road[] = {
-    {REC_GUEST, 0},  {REC_CPUID, 0}, {REC_DEVICES, 0}, {REC_CHECK, 1},    {REC_PAGES, 3},
+    {REC_GUEST, 0},  {REC_CPUID, 0}, {REC_DEVICES, 0}, {REC_DISKS, 0},    {REC_CHECK, 1},
+    {REC_BLOCKS, 2}, {REC_BLOCKS, 3}, {REC_DISK_ROUND, 1}, {REC_BLOCKS, 2}, {REC_DISK_ROUND, 7},
+    {REC_PAGES, 3},
     {REC_ROUND, 1},  {REC_PING, 1},  {REC_ROUND, 2},   {REC_STATE, 0},    {REC_STATE, 1},
     {REC_STATE, 2},  {REC_OFFER, 0}, {REC_VERIFY, 0},  {REC_HASH_ASK, 0}, {REC_STATE_ASK, 0},
-    {REC_COMMIT, 0}, {REC_END, 0},
+    {REC_COMMIT, 0}, {REC_DISK_HASHES, 0}, {REC_DISK_ASK, 0}, {REC_END, 0},
 };
 
 struct input {
@@ -427,7 +516,7 @@ static void put_road(struct input *in)
     for (u32 i = 0; i < ARRAY_SIZE(road); i++) {
         u8 changes = i < good % (ARRAY_SIZE(road) + 1) ? 0 : take_byte(in);
         if (changes & 0x40) // another record in between
-            put_spoiled(take_byte(in) % 48, take_byte(in), in, take_byte(in));
+            put_spoiled(take_byte(in) % 54, take_byte(in), in, take_byte(in));
         if (!(changes & 0x80))
             put_spoiled(road[i].type, road[i].how, in, changes);
     }
@@ -448,19 +537,28 @@ static void start_peer(void)
 // Nothing that runs may be left without a settled claim, nothing without an owner may hold memory.
 static void check_and_clean(void)
 {
+    bool kept = false;
     for (struct guest *g = guest_first(), *next; g; g = next) {
         next = g->next;
         assert(g->state == GUEST_RUNNING || g->state == GUEST_PAUSED || g->state == GUEST_IN_DOUBT);
         assert(g->memory.bytes);
+        kept = true;
         guest_teardown(g);
         guest_remove(g);
     }
+    for (u32 i = 0; i < FAKE_VOLUMES; i++) {
+        struct fake_volume *v = &fake_volumes[i];
+        assert(!v->data || kept); // of what was given up nothing stays
+        fake_volume_free(v);
+    }
     assert(fake_builds == 0 && allocations == 0 && !peer.open);
+    mutex_lock(&claims_lock);
     for (u32 i = 0; claim_get(i); i++) {
         struct claim *c = claim_get(i);
         assert(!c->used || (!c->linked && c->state != HO_RECEIVING));
         memset(c, 0, sizeof(*c));
     }
+    mutex_unlock(&claims_lock);
     start_attempts_forget();
 }
 

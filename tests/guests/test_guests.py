@@ -160,3 +160,13 @@ def test_bare_timers(bare):
 def test_bare_interrupt_states(bare):
     assert "rounds=200" in (output := bare("irqstate", "rounds=200"))
     assert "FAILED" not in output
+
+
+def test_bare_hold(tmp_path):
+    with QemuMachine("bare", tmp_path, kernel=paths.GUESTS / "bare" / "hold.multiboot", ram_mib=64) as machine:
+        for state in ("interrupts", "halted", "periodic", "events"):
+            machine.serial.expect(rf"^HOLD {state}\r?$", 30)
+            machine.serial.send("\n")
+            machine.serial.expect(rf"^HELD {state} failures=0\r?$", 30)
+        machine.wait_power_off(30)
+        assert "HOLD-END failures=0" in machine.serial.text()

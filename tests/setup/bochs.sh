@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Builds Bochs 3.0, the Intel test machine, into the cache; done once for each version, set of patches and options.
+# Builds Bochs 3.0, the Intel test machine, into the cache; done once for each version, set of patches and options,
+# which lie there side by side. build/bochs points at the one that belongs to this tree.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -11,9 +12,11 @@ OPTIONS="--with-nogui --with-term --enable-all-optimizations --enable-smp --enab
     --enable-repeat-speedups --enable-a20-pin --disable-debugger --disable-docbook"
 
 version=$(locked_field bochs 2)
-target=$CACHE/bochs-$version
 stamp=$( (locked_field bochs 4; echo "$OPTIONS"; cat "${PATCHES[@]}") | sha256sum | cut -d' ' -f1)
-[ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && [ -x "$target/bochs" ] && exit 0
+target=$CACHE/bochs-$version-${stamp:0:16}
+mkdir -p "$SETUP_DIR/../../build"
+ln -sfn "$target/bochs" "$SETUP_DIR/../../build/bochs"
+[ -x "$target/bochs" ] && exit 0
 
 say "building Bochs $version (one to three minutes, once)"
 tarball=$(fetch_locked bochs)
@@ -30,5 +33,5 @@ if ! (cd "$work" && ./configure $OPTIONS && make -j"$(nproc)" bochs) >"$log" 2>&
 $(tail -n 5 "$log")"
 fi
 mkdir -p "$target"
-install -m 755 -s "$work/bochs" "$target/bochs"
-echo "$stamp" >"$target/stamp"
+install -m 755 -s "$work/bochs" "$target/bochs.new"
+mv "$target/bochs.new" "$target/bochs"

@@ -5,6 +5,13 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 MODULES="button evdev"
+# The drivers of what a guest has, with what they depend on.
+VIRTIO_MODULES="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
+    virtio_net virtio_blk virtio-rng virtio_balloon"
+# For native figures of a link.
+NIC_MODULES="e1000 e1000e"
+# For figures of Linux as a hypervisor, in the order in which they are loaded.
+KVM_MODULES="irqbypass kvm ccp kvm-amd llc stp bridge tun vhost_iotlb vhost tap vhost_net $VIRTIO_MODULES"
 work=
 trap 'rm -rf "$work"' EXIT
 
@@ -18,10 +25,27 @@ real_package() {
     sed -nE 's/^([^ ,]+) \(= ([^)]+)\).*/\1=\2/p' <<<"$depends"
 }
 
-# take KIND META: leaves vmlinuz, the modules and package.json in the cache's kernel/KIND.
+# take_modules FROM TO MODULE...: finds each below FROM and puts it into TO, uncompressed.
+take_modules() {
+    local from=$1 to=$2 module found
+    shift 2
+    mkdir -p "$to"
+    for module in "$@"; do
+        found=$(find "$from" -name "$module.ko*" | head -n 1)
+        case $found in
+        *.xz) xz -dc "$found" >"$to/$module.ko" ;;
+        *.ko) cp "$found" "$to/$module.ko" ;;
+        *) die "the kernel package has no module '$module'" ;;
+        esac
+    done
+}
+
+# take KIND META [FOLDER MODULE...]: leaves vmlinuz, the modules, further ones in FOLDER, and package.json in the cache's
+# kernel/KIND.
 take() {
-    local kind=$1 meta=$2 target=$CACHE/kernel/$1 package deb record sha module found
-    [ -f "$target/package.json" ] && return 0
+    local kind=$1 meta=$2 folder=${3:-} target=$CACHE/kernel/$1 package deb record sha
+    shift $(($# < 3 ? $# : 3))
+    [ -f "$target/package.json" ] && ls $(printf "$target/$folder/%s.ko " "$@") >/dev/null 2>&1 && return 0
     package=$(real_package "$meta")
     if [ -z "$package" ]; then
         apt_update
@@ -41,17 +65,10 @@ take() {
     sha=$(field SHA256 <<<"$record")
     sha_matches "$deb" "$sha" || die "${deb##*/} is not what apt's index says (SHA-256 $sha expected)"
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards \
-        './boot/vmlinuz-*' $(printf "*/%s.ko* " $MODULES)
-    mkdir -p "$target.new"
+        './boot/vmlinuz-*' $(printf "*/%s.ko* " $MODULES "$@")
+    take_modules "$work" "$target.new" $MODULES
+    [ $# -eq 0 ] || take_modules "$work" "$target.new/$folder" "$@"
     cp "$work"/boot/vmlinuz-* "$target.new/vmlinuz"
-    for module in $MODULES; do
-        found=$(find "$work" -name "$module.ko*" | head -n 1)
-        case $found in
-        *.xz) xz -dc "$found" >"$target.new/$module.ko" ;;
-        *.ko) cp "$found" "$target.new/$module.ko" ;;
-        *) die "$package has no module '$module'" ;;
-        esac
-    done
     printf '{"package": "%s", "version": "%s", "sha256": "%s", "vmlinuz_sha256": "%s"}\n' \
         "${package%%=*}" "${package#*=}" "$sha" "$(sha256sum <"$target.new/vmlinuz" | cut -d' ' -f1)" \
         >"$target.new/package.json"
@@ -59,5 +76,9 @@ take() {
     mv "$target.new" "$target"
 }
 
-take cloud linux-image-cloud-amd64
-take generic linux-image-amd64
+# shellcheck disable=SC2086
+take cloud linux-image-cloud-amd64 drivers $VIRTIO_MODULES
+# shellcheck disable=SC2086
+take generic linux-image-amd64 drivers $VIRTIO_MODULES $NIC_MODULES
+# shellcheck disable=SC2086
+take kvm linux-image-amd64 kvm $KVM_MODULES

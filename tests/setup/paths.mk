@@ -8,7 +8,6 @@ LWIP_SRC := $(SKIFF_CACHE)/src/lwip-$(call skiff_locked,lwip)
 ZYDIS_SRC := $(SKIFF_CACHE)/src/zydis-$(call skiff_locked,zydis)
 ZYCORE_SRC := $(SKIFF_CACHE)/src/zycore-$(call skiff_locked,zycore)
 INIH_SRC := $(SKIFF_CACHE)/src/inih-$(call skiff_locked,inih)
-BOCHS_BIN := $(SKIFF_CACHE)/bochs-$(call skiff_locked,bochs)/bochs
 VGABIOS := /usr/share/vgabios/vgabios-stdvga.bin
 OVMF := /usr/share/ovmf/OVMF.fd
 KERNEL_CLOUD := $(SKIFF_CACHE)/kernel/cloud/vmlinuz

@@ -7,11 +7,12 @@ set -euo pipefail
 BUILD_PACKAGES="gcc g++ make binutils pkg-config gnu-efi libtool libltdl-dev libncurses-dev xz-utils acpica-tools"
 TEST_PACKAGES="clang clang-format libclang-rt-dev libcmocka-dev python3 python3-pytest"
 MACHINE_PACKAGES="ovmf vgabios qemu-system-x86 mtools dosfstools iproute2 iputils-ping tcpdump"
-GUEST_PACKAGES="busybox-static cpio libc6-dev"
+GUEST_PACKAGES="busybox-static cpio libc6-dev mmdebstrap e2fsprogs"
+CLIENT_PACKAGES="openssh-client postgresql-client iperf3"
 
 missing_packages() {
     local package
-    for package in $BUILD_PACKAGES $TEST_PACKAGES $MACHINE_PACKAGES $GUEST_PACKAGES; do
+    for package in $BUILD_PACKAGES $TEST_PACKAGES $MACHINE_PACKAGES $GUEST_PACKAGES $CLIENT_PACKAGES; do
         grep -qx "ii $package" <<<"$1" || printf '%s ' "$package"
     done
 }
@@ -51,4 +52,5 @@ for name in lwip zydis zycore inih; do
 done
 "$SETUP_DIR/kernels.sh"
 "$SETUP_DIR/bochs.sh"
+"$SETUP_DIR/debian.sh"
 say "ready (cache: $CACHE)"

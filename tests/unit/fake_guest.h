@@ -16,7 +16,7 @@
 
 // ---- Host ------------------------------------------------------------------------------------
 
-static s64 fake_guest_bytes;
+static s64 fake_used[MEM_USES];
 static u32 fake_pages_left = ~0u;
 
 FAKE void *kmalloc(size_t size)
@@ -45,9 +45,9 @@ FAKE void page_free(u64 pa, unsigned order)
     (void)order;
     free(phys_ptr(pa));
 }
-FAKE void mem_account_guest(s64 delta)
+FAKE void mem_account(enum mem_use use, s64 delta)
 {
-    fake_guest_bytes += delta;
+    fake_used[use] += delta;
 }
 FAKE void thread_yield_if_needed(void)
 {
@@ -73,6 +73,15 @@ FAKE void guest_kick(struct guest *g)
 {
     (void)g;
     fake_kicks++;
+}
+FAKE void vcpu_kick(struct vcpu *v)
+{
+    (void)v;
+    fake_kicks++;
+}
+FAKE struct vcpu *thread_get_vcpu(void)
+{
+    return NULL;
 }
 
 // ---- Backend -----------------------------------------------------------------------------------
@@ -166,17 +175,17 @@ static int fake_set_msr(struct vcpu *v, u32 index, u64 value)
     fake_efer_written = value;
     return index == 0xc0000080 ? 0 : E_NOENT;
 }
-static bool fake_has_scaling(void)
+static u64 fake_scale_max(void)
 {
-    return fake_scaling;
+    return fake_scaling ? (1ull << 56) - 1 : 0;
 }
 static bool fake_has_pml(void)
 {
     return fake_pml;
 }
-static void fake_set_tsc(struct vcpu *v, u64 scale, u64 offset)
+static void fake_set_tsc(struct vcpu *v, u64 scale, u64 offset, bool exits)
 {
-    (void)v;
+    (void)v, (void)exits;
     fake_tsc_scale = scale;
     fake_tsc_offset = offset;
 }
@@ -203,7 +212,7 @@ static struct backend_ops fake_ops = {
     .inject_exception = fake_inject_exception,
     .get_msr = fake_get_msr,
     .set_msr = fake_set_msr,
-    .has_tsc_scaling = fake_has_scaling,
+    .tsc_scale_max = fake_scale_max,
     .has_pml = fake_has_pml,
     .set_tsc = fake_set_tsc,
     .map_large = fake_map_large,

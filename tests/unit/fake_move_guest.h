@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // fake_move.h's guests: memory, dirty log, clock, one device, local APICs, and vCPUs that are
 // threads. Included once by a test.
+#include "net/departed.h"
+#include "net/guest_nic.h"
 
 #define FAKE_TICKS_PER_NS 1
 #define COUNTER_PAGE      5
@@ -60,12 +62,12 @@ static const struct device_ops device_ops_ = {.name = "toy", .state = &device_ta
 // ---- Table --------------------------------------------------------------------------------------
 
 struct mutex guests_lock;
-static struct guest *table, *removed;
+static struct guest *table;
 
 const char *guest_state_name(enum guest_state s)
 {
-    static const char *const n[] = {"off",      "running", "paused",   "crashed",
-                                    "incoming", "frozen",  "in-doubt", "moved"};
+    static const char *const n[] = {"off",    "running",  "paused", "crashed", "incoming",
+                                    "frozen", "in-doubt", "moved",  "gone"};
     return n[s];
 }
 
@@ -93,10 +95,11 @@ struct guest *guest_find_uuid(const u8 uuid[16])
 struct guest *guest_add(const struct guest_config *cfg, char *err, size_t size)
 {
     (void)err, (void)size;
-    struct guest *g = calloc(1, sizeof(*g));
+    struct guest *g = kzalloc(sizeof(*g));
     g->config = *cfg;
     strlcpy(g->name, cfg->name, sizeof(g->name));
     memcpy(g->uuid, cfg->uuid, 16);
+    g->references = 1;
     mutex_lock(&guests_lock);
     g->next = table;
     table = g;
@@ -111,9 +114,10 @@ void guest_remove(struct guest *g)
     while (*at != g)
         at = &(*at)->next;
     *at = g->next;
-    free(removed); // the one before: a vCPU thread may still look at this one
-    removed = g;
     mutex_unlock(&guests_lock);
+    guest_teardown(g);
+    g->state = GUEST_GONE;
+    guest_put(g);
 }
 
 // ---- Memory and dirty log -----------------------------------------------------------------------
@@ -152,6 +156,12 @@ int dirty_log_start(struct guest *g, unsigned mode)
     return 0;
 }
 
+u64 balloon_leave_out_free(struct guest *g, struct dirty_bitmap *todo, u64 most_ns)
+{
+    (void)g, (void)todo, (void)most_ns;
+    return 0;
+}
+
 s64 dirty_log_collect(struct guest *g, struct dirty_bitmap *out)
 {
     (void)g;
@@ -174,6 +184,11 @@ void dirty_log_stop(struct guest *g)
     pthread_mutex_unlock(&ram_lock);
 }
 
+void dirty_log_leave_out_shootdown(struct guest *g)
+{
+    (void)g; // no TLBs here
+}
+
 bool dirty_log_active(const struct guest *g)
 {
     (void)g;
@@ -193,11 +208,6 @@ u64 dirty_log_pending(const struct guest *g)
 }
 
 // ---- Clock --------------------------------------------------------------------------------------
-
-bool guest_clock_rate_ok(u64 hz)
-{
-    return hz == NS_PER_SEC;
-}
 
 u64 guest_clock_now(struct guest *g)
 {
@@ -238,6 +248,35 @@ static void guest_step(struct guest *g, u64 *count)
     pthread_mutex_unlock(&ram_lock);
 }
 
+// Writes the count to a place on the disk, or clears it, and says outside when that is done.
+static void disk_step(struct guest *g, u64 count)
+{
+    static u64 data[2 * BLOCK_SECTOR / 8];
+    u64 place = count * 31 % DISK_PLACES, sector = place * DISK_STRIDE;
+    struct block_device *b = &g->disk[0]->block;
+    u64 value = count % 5 && count % 7 ? count : 0;
+    for (u32 i = 0; i < ARRAY_SIZE(data); i++)
+        data[i] = value;
+    fake_shared->disk_wanted[place] = value;
+    assert((count % 7 ? block_write(b, sector, 2, data)
+                      : block_clear(b, BLOCK_DISCARD, sector, 2)) == 0);
+    fake_shared->disk_told[place] = value;
+}
+
+// How many words are not as the guest was told. What it was not told yet may have happened or not.
+__attribute__((unused)) static u32 fake_disk_errors(void)
+{
+    u32 errors = 0;
+    for (u64 place = 0; place < DISK_PLACES; place++) {
+        u64 *data =
+            (u64 *)(fake_volume_find("fast/web")->data + place * DISK_STRIDE * BLOCK_SECTOR);
+        for (u32 i = 0; i < 2 * BLOCK_SECTOR / 8; i++)
+            errors += data[i] != fake_shared->disk_told[place] &&
+                      data[i] != fake_shared->disk_wanted[place];
+    }
+    return errors;
+}
+
 static void tell_outside(struct guest *g, u64 count)
 {
     u64 ticks = guest_clock_now(g);
@@ -263,9 +302,13 @@ static void vcpu_body(void *arg)
             usleep(100);
             continue;
         }
+        if (v->parked)
+            v->left_gate_ns = time_ns();
         v->parked = false;
         u64 count;
         guest_step(g, &count);
+        if (g->disk[0])
+            disk_step(g, count);
         tell_outside(g, count);
         usleep(fake_write_every_us);
     }
@@ -279,6 +322,9 @@ int guest_build(struct guest *g, char *err, size_t size)
         snprintf(err, size, "no memory");
         return E_NOMEM;
     }
+    for (u32 i = 0; i < g->config.disk_count; i++)
+        if (guest_disk_open(g->config.disks[i], g->name, &g->disk[i], err, size))
+            return E_NOENT;
     g->memory.bytes = g->config.memory_mib * MIB;
     g->memory.region_count = 1;
     g->memory.region[0] = (struct guest_region){0, g->memory.bytes, calloc(1, g->memory.bytes)};
@@ -316,6 +362,10 @@ void guest_teardown(struct guest *g)
     g->stopping = true;
     while (!g->vcpu[0]->exited)
         usleep(100);
+    for (u32 i = 0; i < g->config.disk_count; i++) {
+        guest_disk_close(g->disk[i]);
+        g->disk[i] = NULL;
+    }
     free(g->memory.region[0].host);
     free(g->devices->priv);
     free(g->devices);
@@ -407,12 +457,46 @@ int guest_start_unasked(struct guest *g, char *err, size_t size)
 
 struct guest *fake_guest_start(const char *name, const u8 uuid[16], u32 memory_mib)
 {
-    struct guest_config cfg = {.memory_mib = memory_mib, .vcpus = 1};
+    struct guest_config cfg = {.memory_mib = memory_mib, .vcpus = 1, .kernel = "\\skiff\\toy"};
     char err[100];
+    if (fake_volume_find("fast/web")) {
+        strlcpy(cfg.disks[0], "fast/web", sizeof(cfg.disks[0]));
+        cfg.disk_count = 1;
+    }
     strlcpy(cfg.name, name, sizeof(cfg.name));
     memcpy(cfg.uuid, uuid, 16);
     struct guest *g = guest_add(&cfg, err, sizeof(err));
     g->from_config = true;
     guest_start_unasked(g, err, sizeof(err));
     return g;
+}
+
+// ---- Frames for a guest that has left -----------------------------------------------------------
+
+u32 fake_frames_late, fake_frames_taken;
+
+struct departed *departed_begin(struct guest *g)
+{
+    return fake_frames_late ? (struct departed *)g : NULL;
+}
+
+s64 departed_take(struct departed *d, void *buf, u32 size, u64 deadline_ns)
+{
+    (void)d, (void)deadline_ns;
+    if (!fake_frames_late)
+        return E_TIMEOUT;
+    memset(buf, (int)fake_frames_late, MIN(size, 1514u));
+    return 1514 - --fake_frames_late;
+}
+
+void departed_end(struct departed *d)
+{
+    (void)d;
+}
+
+void guest_nic_receive(struct guest *g, const void *frame, u32 bytes)
+{
+    const u8 *f = frame; // as departed_take() makes them, or anything that a fuzzer sends
+    assert(mutex_held(&g->lock) && bytes >= 1 && bytes <= 1514);
+    fake_frames_taken += f[0] == (u8)(1515 - bytes) && f[bytes - 1] == f[0];
 }

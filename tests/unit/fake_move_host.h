@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Hosts as processes that take commands over a pipe, and the test's side of that. Included once, by
-// test_move.c.
+// a test.
 
 static const u8 uuid[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 #define GUEST_MIB 4
@@ -46,23 +46,35 @@ static void answer_job(FILE *out)
             (unsigned long long)last.measured_blackout_us, last.stop_reason, last.result);
 }
 
+static void answer_disks(FILE *out)
+{
+    struct job_info i, last = {.id = 0};
+    for (unsigned n = 0; job_get(n, &i); n++)
+        last = i;
+    fprintf(out, "%u %llu %llu\n", last.disk_digest_match,
+            (unsigned long long)last.disk_blocks_equal,
+            (unsigned long long)last.disk_blocks_rewritten);
+}
+
 static void obey_move(FILE *out, const char *verb, const char *arg)
 {
     char err[300] = "";
     static s64 job;
     if (!strcmp(verb, "begin")) {
-        job = migrate_begin("web", arg, err, sizeof(err));
+        job = migrate_begin("web", arg, true, err, sizeof(err));
         fprintf(out, "%lld %s\n", (long long)job, err);
     } else if (!strcmp(verb, "wait")) {
         migrate_wait((u64)job, NULL, NULL);
         answer_job(out);
+    } else if (!strcmp(verb, "disks")) {
+        answer_disks(out);
     } else if (!strcmp(verb, "job")) {
         answer_job(out);
     } else if (!strcmp(verb, "abort")) {
         fprintf(out, "%d %s\n", migrate_abort((u64)job, err, sizeof(err)), err);
     } else if (!strcmp(verb, "check")) {
         report_text[0] = 0;
-        int e = migrate_check("web", arg, report, NULL, err, sizeof(err));
+        int e = migrate_check("web", arg, true, report, NULL, err, sizeof(err));
         fprintf(out, "%d %s %s\n", e, err, report_text);
     } else if (!strcmp(verb, "resolve")) {
         int e = migrate_resolve("web", !strcmp(arg, "keep"), err, sizeof(err));
@@ -80,6 +92,33 @@ static void obey(FILE *out, const char *verb, const char *arg)
     if (!strcmp(verb, "start")) {
         fake_guest_start("web", uuid, GUEST_MIB);
         fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "volume")) { // of so many KiB
+        fprintf(out, "%d %s\n", volume_create("fast/web", (u64)atoll(arg) * KIB, err, sizeof(err)),
+                err);
+    } else if (!strcmp(verb, "disk")) { // places that are wrong, while it stands still; writes
+        bool built = g->memory.bytes;
+        if (built)
+            guest_quiesce(g);
+        fprintf(out, "%u %llu\n", fake_disk_errors(),
+                (unsigned long long)fake_volume_find("fast/web")->written);
+        if (built)
+            guest_unquiesce(g, 0);
+    } else if (!strcmp(verb, "again")) { // as an operator starts it after its host was down
+        fake_shared->counter = fake_shared->last_ticks = 0;
+        bool ok = ownership_may_start(uuid, err, sizeof(err)) &&
+                  guest_start_unasked(g, err, sizeof(err)) == 0;
+        fprintf(out, "%d %s\n", ok, err);
+    } else if (!strcmp(verb, "volumes")) {
+        fprintf(out, "%s\n", fake_volume_find("fast/web") ? "fast/web" : "none");
+    } else if (!strcmp(verb, "store_free")) {
+        fake_store_free = (u64)atoll(arg) * MIB;
+        fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "lose_write")) {
+        fake_volume_losing = 1;
+        fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "write_error")) {
+        fake_volume_error = atoi(arg);
+        fprintf(out, "ok\n");
     } else if (!strcmp(verb, "pause")) {
         guest_quiesce(g);
         g->state = GUEST_PAUSED;
@@ -94,8 +133,15 @@ static void obey(FILE *out, const char *verb, const char *arg)
     } else if (!strcmp(verb, "fault")) {
         fprintf(out, "%d %s\n", fault_set(arg, err, sizeof(err)), err);
     } else if (!strcmp(verb, "verify")) {
-        config.verify = *arg == '1';
+        config.verify = (u8)atoi(arg); // enum verify_mode
         fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "stalled")) {
+        fprintf(out, "%d\n", fake_stalled);
+    } else if (!strcmp(verb, "late")) {
+        fake_frames_late = (u32)atoi(arg);
+        fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "taken")) {
+        fprintf(out, "%u\n", fake_frames_taken);
     } else if (!strcmp(verb, "max_rate")) {
         config.max_rate = (u64)atoll(arg);
         fprintf(out, "ok\n");
@@ -108,8 +154,14 @@ static void obey(FILE *out, const char *verb, const char *arg)
     } else if (!strcmp(verb, "write_every")) {
         fake_write_every_us = (u32)atoi(arg);
         fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "records")) {
+        fake_shared->records[fake_host] = (u32)atoi(arg); // enum fake_records
+        fprintf(out, "ok\n");
     } else if (!strcmp(verb, "free")) {
         fake_free_bytes = (u64)atoll(arg) * MIB;
+        fprintf(out, "ok\n");
+    } else if (!strcmp(verb, "no_pages")) { // none of two, as tables of hashes are made of
+        fake_no_page_pairs = *arg == '1';
         fprintf(out, "ok\n");
     } else if (!strcmp(verb, "lack")) {
         fake_missing_ebx7 = (u32)BIT(16);
@@ -133,14 +185,36 @@ static void obey(FILE *out, const char *verb, const char *arg)
     }
 }
 
+// Volumes in memory that all processes share outlive their host, and nobody uses them then.
+static struct fake_store *fake_stores; // of the two hosts; NULL: each has its own
+
+static void fake_store_use(u32 number)
+{
+    if (!fake_stores)
+        return;
+    fake_store = &fake_stores[number];
+    for (u32 i = 0; i < FAKE_VOLUMES; i++)
+        fake_volumes[i].dev.used_by[0] = '\0';
+}
+
+__attribute__((unused)) static void fake_stores_make(void)
+{
+    u64 bytes = 2 * (sizeof(struct fake_store) + FAKE_VOLUMES * FAKE_ROOM);
+    fake_stores = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    for (u32 i = 0; i < 2; i++)
+        fake_stores[i].room = (u8 *)(fake_stores + 2) + i * FAKE_VOLUMES * FAKE_ROOM;
+}
+
 static void host_main(u32 number, int in_fd, int out_fd)
 {
     char line[200], verb[100], arg[100];
     FILE *in = fdopen(in_fd, "r"), *out = fdopen(out_fd, "w");
     fake_host = number;
     fake_log = getenv("MOVE_LOG") != NULL;
+    fake_store_use(number);
     setup_config(number);
     migrate_start(&config);
+    ledger_start();
     fprintf(out, "up\n");
     fflush(out);
     while (fgets(line, sizeof(line), in)) {
@@ -209,16 +283,30 @@ static void power_off(u32 n)
     fake_shared->running[n] = 0;
 }
 
+static u32 disk_kib; // of the guest's disk; 0: it has none
+
 static int setup(void **state)
 {
     static char dir[64];
     (void)state;
     memset(fake_shared, 0, sizeof(*fake_shared));
+    for (u32 i = 0; fake_stores && i < 2; i++)
+        memset(fake_stores[i].volume, 0, sizeof(fake_stores[i].volume));
     snprintf(dir, sizeof(dir), "/tmp/skiff-move-XXXXXX");
     fake_dir = mkdtemp(dir);
     power_on(0);
     power_on(1);
+    if (disk_kib)
+        ask(0, "volume %u", disk_kib);
     ask(0, "start");
+    return 0;
+}
+
+static int setup_recorded(void **state)
+{
+    setup(state);
+    ask(0, "records 1");
+    ask(1, "records 1");
     return 0;
 }
 
@@ -229,6 +317,8 @@ static int teardown(void **state)
     for (u32 i = 0; i < 2; i++) {
         power_off(i);
         snprintf(path, sizeof(path), "%s/%u", fake_dir, PORT + i);
+        unlink(path);
+        snprintf(path, sizeof(path), "%s/%u-" RECORD, fake_dir, i);
         unlink(path);
     }
     rmdir(fake_dir);
@@ -249,6 +339,17 @@ static void await(u32 n, const char *state)
         usleep(10000);
     }
     fail_msg("host %u: wanted the guest %s, found %s", n, state, reply);
+}
+
+// By the fault that was set there.
+static void await_stall(u32 n)
+{
+    for (u32 i = 0; i < 800; i++) {
+        if (starts(ask(n, "stalled"), "1"))
+            return;
+        usleep(10000);
+    }
+    fail_msg("host %u: wanted it stalled", n);
 }
 
 static void await_job(u32 n, const char *phase)

@@ -40,6 +40,22 @@ void thread_yield_if_needed(void)
 {
 }
 
+u64 thread_cpu_ns(void)
+{
+    return time_ns();
+}
+
+u64 thread_contended_ns(void)
+{
+    return 0;
+}
+
+bool thread_get_info(unsigned i, struct thread_info *out)
+{
+    (void)i, (void)out;
+    return false;
+}
+
 static __thread char self;
 struct thread *thread_current(void)
 {
@@ -115,6 +131,23 @@ bool waitq_commit(struct waitq *q, u64 deadline_ns)
     return !deadline_ns || time_ns() < deadline_ns;
 }
 
+void waitq_set_and_wake(struct waitq *q, volatile bool *flag)
+{
+    (void)q;
+    *flag = true;
+}
+
+void spin_lock(struct spinlock *l)
+{
+    while (__atomic_exchange_n(&l->locked, 1, __ATOMIC_ACQUIRE))
+        sched_yield();
+}
+
+void spin_unlock(struct spinlock *l)
+{
+    __atomic_store_n(&l->locked, 0, __ATOMIC_RELEASE);
+}
+
 void waitq_wake_all(struct waitq *q)
 {
     (void)q;
@@ -124,8 +157,11 @@ void waitq_wake_all(struct waitq *q)
 
 u64 fake_free_bytes = 64 * MIB;
 
+bool fake_no_page_pairs;
 u64 pages_alloc(u64 count)
 {
+    if (count == 2 && fake_no_page_pairs)
+        return 0;
     return (u64)(uintptr_t)aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
 }
 
@@ -156,6 +192,8 @@ void mem_get_stats(struct mem_stats *out)
 }
 
 bool fake_log;
+static volatile bool fake_stalled; // by a fault, as the log says
+
 void log_write(enum log_level level, const char *area, const char *fmt, ...)
 {
     char text[300];
@@ -164,6 +202,8 @@ void log_write(enum log_level level, const char *area, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    if (!strncmp(text, "stalled at", 10) || !strncmp(text, "no longer stalled", 17))
+        fake_stalled = text[0] == 's';
     if (fake_log)
         fprintf(stderr, "[host %u] %s: %s\n", fake_host, area, text);
 }
@@ -176,6 +216,54 @@ u64 random_u64(void)
         abort();
     fclose(f);
     return v | 1;
+}
+
+// ---- Records: a file each -----------------------------------------------------------------------
+
+#define RECORD "move-01020304-0506-0708-090a-0b0c0d0e0f10" // there is one guest
+
+static void record_path(char *path, size_t size, const char *key)
+{
+    snprintf(path, size, "%s/%u-%s", fake_dir, fake_host, key);
+}
+
+int record_put(const char *key, const void *data, u32 bytes)
+{
+    char path[128];
+    if (fake_shared->records[fake_host] != RECORDS_KEPT)
+        return fake_shared->records[fake_host] == RECORDS_NONE ? E_NOENT : E_IO;
+    record_path(path, sizeof(path), key);
+    FILE *f = fopen(path, "w");
+    bool ok = f && fwrite(data, 1, bytes, f) == bytes && fclose(f) == 0;
+    return ok ? 0 : E_IO;
+}
+
+int record_get(const char *key, void *data, u32 *bytes)
+{
+    char path[128];
+    record_path(path, sizeof(path), key);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return E_NOENT;
+    *bytes = (u32)fread(data, 1, *bytes, f);
+    fclose(f);
+    return 0;
+}
+
+int record_delete(const char *key)
+{
+    char path[128];
+    record_path(path, sizeof(path), key);
+    return unlink(path) == 0 ? 0 : E_NOENT;
+}
+
+bool record_next(u32 *at, char key[RECORD_KEY])
+{
+    char path[128];
+    strlcpy(key, RECORD, RECORD_KEY);
+    record_path(path, sizeof(path), key);
+    return fake_shared->records[fake_host] != RECORDS_NONE && (*at)++ == 0 &&
+           access(path, R_OK) == 0;
 }
 
 // ---- Connections --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 
 #include "arch/x86/platform/dsdt.h"
 #include "arch/x86/platform/lapic.h"
+#include "net/guest_nic.h"
 #include "kernel/guest/bus.h"
 #include "kernel/guest/fixed.h"
 #include "kernel/guest/guest.h"
@@ -69,6 +70,7 @@ void guest_kick(struct guest *g)
         g->vcpu[i]->kick = true;
 }
 
+const struct device_ops kvmclock_device; // guests here go by their TSC
 u64 guest_clock_now(struct guest *g)
 {
     (void)g;
@@ -95,6 +97,10 @@ void arch_read_wallclock(u64 *seconds)
     *seconds = TEST_WALLCLOCK;
 }
 
+__attribute__((weak)) const struct device_ops guest_nic_device; // a test may have the real one
+
+#ifndef FAKE_RAM // fake_virtio.h has its own
+const struct device_ops vrng_device, vblk_device, vballoon_device;
 static u8 fake_rom[128 * KIB]; // guest memory from 0xe0000 to 1 MiB
 
 int guest_write(struct guest *g, u64 gpa, const void *buf, u64 bytes)
@@ -105,6 +111,7 @@ int guest_write(struct guest *g, u64 gpa, const void *buf, u64 bytes)
     memcpy(fake_rom + (gpa - 0xe0000), buf, bytes);
     return 0;
 }
+#endif
 
 // ---- Building and running it
 
@@ -154,18 +161,27 @@ static inline int pc_four(void **state)
     return pc_create(4);
 }
 
+// What the threads of all vCPUs do: the next deadline of any.
+static inline u64 timers_run(void)
+{
+    u64 next = ~0ull;
+    for (u32 i = 0; i < ARRAY_SIZE(vcpus); i++)
+        next = MIN(next, gtimers_run(&guest, i));
+    return next;
+}
+
 // Runs the guest's timers at their times until `ticks` more have passed.
 static inline void run_for(u64 ticks)
 {
     u64 end = now_ticks + ticks;
     for (;;) {
-        u64 next = gtimers_run(&guest);
+        u64 next = timers_run();
         if (next > end)
             break;
         now_ticks = MAX(next, now_ticks);
     }
     now_ticks = end;
-    gtimers_run(&guest);
+    timers_run();
 }
 
 // Time that passes while nobody runs, as in a blackout.

@@ -173,7 +173,7 @@ static void test_all_of_them(void **state)
     assert_string_equal(calls, "reset0 reset1 pause0 pause1 resume0 resume1 ");
     calls[0] = 0;
     devices_destroy(g);
-    assert_string_equal(calls, "fini0 fini1 ");
+    assert_string_equal(calls, "fini1 fini0 ");
     assert_int_equal(bus_io_read(g, 0x100, 1), 0xff);
 }
 

@@ -2,12 +2,13 @@
 // Commands: words, options, help for wrong input, completion, and output as text and as JSON.
 
 // sources: kernel/console/command.c kernel/console/out.c kernel/console/json.c kernel/similar.c
-// sources: kernel/uuid.c kernel/ip.c
+// sources: kernel/uuid.c kernel/mac.c kernel/ip.c
 #include "tests/unit/unit.h"
 
 #include "kernel/config.h"
 #include "kernel/console/command.h"
 #include "kernel/console/json.h"
+#include "kernel/guest/guest.h"
 #include "kernel/lib.h"
 
 static char output[65536];
@@ -35,18 +36,38 @@ static void run_nothing(struct call *c)
     (void)c;
 }
 
+static struct guest *held; // what the command below leaves in its call
+static u32 returned;
+static void run_with_guest(struct call *c)
+{
+    c->guest = held;
+}
+
+void guest_put(struct guest *g)
+{
+    returned += g != NULL;
+}
+
 const struct command host_commands[] = {
     {"help", "[COMMAND]", "", "the commands", NULL, command_help},
     {"echo", "NAME [on|off]", "--loud --long", "says it again", "  Details.", run_echo},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 const struct command guest_commands[] = {
-    {"start", "NAME", "", "starts", NULL, run_nothing},
+    {"start", "NAME", "", "starts", NULL, run_with_guest},
     {"stats", "", "", "figures", NULL, run_nothing},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 const struct command attach_commands[] = {
     {"console", "NAME", "", "connects", NULL, run_nothing},
+    {NULL, NULL, NULL, NULL, NULL, NULL},
+};
+const struct command disk_commands[] = {
+    {"disks", "", "", "disks", NULL, run_nothing},
+    {NULL, NULL, NULL, NULL, NULL, NULL},
+};
+const struct command store_commands[] = {
+    {"volumes", "", "", "volumes", NULL, run_nothing},
     {NULL, NULL, NULL, NULL, NULL, NULL},
 };
 const struct command move_commands[] = {
@@ -103,6 +124,20 @@ static void test_json_output(void **state)
     assert_string_equal(run("--format json echo web --loud on"), wanted);
     assert_string_equal(run("echo --format json"),
                         "{\"error\": \"echo needs NAME; usage: echo NAME [on|off]\"}\n");
+}
+
+static void test_a_commands_guest_is_put_after_it(void **state)
+{
+    static struct guest guest;
+    (void)state;
+    returned = 0;
+    held = &guest;
+    run("start web");
+    assert_int_equal(returned, 1);
+    run("stats");
+    run("start");
+    assert_int_equal(returned, 1);
+    held = NULL;
 }
 
 static void test_wrong_input(void **state)
@@ -162,7 +197,7 @@ static void complete(const char *line, const char *wanted, size_t begin)
 static void test_completion(void **state)
 {
     (void)state;
-    complete("", "help echo start stats console resolve ", 0);
+    complete("", "help echo start stats console resolve disks volumes ", 0);
     complete("st", "start stats ", 0);
     complete("start ", "web web-2 db ", 6);
     complete("start w", "web web-2 ", 6);
@@ -223,6 +258,25 @@ static void measure(void *arg, const char *s, size_t n)
     most = MAX(most, n);
 }
 
+static void expect_whole_lines(void *arg, const char *s, size_t n)
+{
+    (void)arg;
+    assert_int_equal(s[n - 1], '\n');
+}
+
+static void test_pieces_of_output_end_with_a_line(void **state)
+{
+    (void)state;
+    static struct out o;
+    out_init(&o, true, expect_whole_lines, NULL);
+    for (int i = 0; i < 2000; i++) {
+        out_begin(&o);
+        out_u64(&o, "value", (u64)i * i * i);
+        out_end(&o);
+    }
+    out_flush(&o);
+}
+
 static void test_long_output(void **state)
 {
     (void)state;
@@ -261,9 +315,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),       cmocka_unit_test(test_json_output),
+        cmocka_unit_test(test_a_commands_guest_is_put_after_it),
         cmocka_unit_test(test_wrong_input), cmocka_unit_test(test_help),
         cmocka_unit_test(test_completion), cmocka_unit_test(test_json_strings),
-        cmocka_unit_test(test_figures),    cmocka_unit_test(test_long_output),
+        cmocka_unit_test(test_figures),    cmocka_unit_test(test_pieces_of_output_end_with_a_line),
+        cmocka_unit_test(test_long_output),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

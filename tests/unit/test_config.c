@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // host.cfg: every key is read, and every mistake is named with its line.
 
-// sources: kernel/config.c kernel/config_keys.c kernel/uuid.c kernel/ip.c kernel/number.c
-// sources: kernel/similar.c $(INIH_SRC)/ini.c
+// sources: kernel/config.c kernel/config_keys.c kernel/name.c kernel/uuid.c kernel/mac.c kernel/ip.c
+// sources: kernel/number.c kernel/similar.c $(INIH_SRC)/ini.c
 #include "tests/unit/unit.h"
 
 #include "kernel/config.h"
@@ -22,9 +22,11 @@ static const char full[] = "# a comment\n"
                            "gateway = 10.0.0.254\n"
                            "address6 = fd00::1/64\n"
                            "gateway6 = fd00::fe\n"
+                           "mtu = 9000\n"
                            "port = 7171\n"
                            "[migrate]\n"
                            "verify = on\n"
+                           "hints_ms = 7\n"
                            "blackout_target_ms = 50\n"
                            "max_rounds = 9\n"
                            "max_rate = 10M\n"
@@ -41,6 +43,14 @@ static const char full[] = "# a comment\n"
                            "initrd = \\skiff\\initrd\n"
                            "module = \\skiff\\second\n"
                            "cmdline = console=ttyS0,115200 a=b;c # all of it\n"
+                           "disk = fast/web\n"
+                           "disk = nvme0\n"
+                           "rng = off\n"
+                           "balloon = no\n"
+                           "network = on\n"
+                           "mac = 52:54:00:Ab:cD:01\n"
+                           "vlan = 4094\n"
+                           "macs = 16\n"
                            "autostart = yes\n"
                            "dirty = wp\n"
                            "[guest db]\n"
@@ -59,8 +69,10 @@ static void test_every_key(void **state)
     assert_int_equal(cfg.gateway4.bytes[3], 254);
     assert_int_equal(cfg.address6.family, 6);
     assert_int_equal(cfg.gateway6.bytes[15], 0xfe);
+    assert_int_equal(cfg.mtu, 9000);
     assert_int_equal(cfg.port, 7171);
-    assert_true(cfg.verify);
+    assert_int_equal(cfg.verify, VERIFY_ON);
+    assert_int_equal(cfg.hints_ms, 7);
     assert_int_equal(cfg.blackout_target_ms, 50);
     assert_int_equal(cfg.max_rounds, 9);
     assert_int_equal(cfg.max_rate, 10 * MIB);
@@ -79,8 +91,24 @@ static void test_every_key(void **state)
     assert_string_equal(g->modules[0], "\\skiff\\initrd");
     assert_string_equal(g->modules[1], "\\skiff\\second");
     assert_string_equal(g->cmdline, "console=ttyS0,115200 a=b;c # all of it");
+    assert_int_equal(g->disk_count, 2);
+    assert_string_equal(g->disks[0], "fast/web");
+    assert_string_equal(g->disks[1], "nvme0");
     assert_true(g->autostart);
     assert_int_equal(g->dirty, DIRTY_WP);
+    assert_false(g->rng || g->balloon);
+    assert_true(cfg.guests[1].rng && cfg.guests[1].balloon);
+    assert_true(g->network);
+    assert_memory_equal(g->mac, "\x52\x54\0\xab\xcd\x01", 6);
+    assert_int_equal(g->vlan, 4094);
+    assert_int_equal(g->macs, 16);
+    assert_true(cfg.guests[1].network);
+    assert_int_equal(cfg.guests[1].vlan, 0);
+    assert_int_equal(cfg.guests[1].macs, 1);
+    u8 mac[6];
+    mac_from_uuid(cfg.guests[1].uuid, mac);
+    assert_memory_equal(cfg.guests[1].mac, mac, 6);
+    assert_int_equal(mac[0] & 3, 2); // locally administered, of one station
     assert_false(cfg.guests[1].uuid_set);
     assert_int_equal(cfg.guests[1].uuid[6] >> 4, 8);
 }
@@ -92,6 +120,8 @@ static void test_defaults(void **state)
     assert_true(cfg.dhcp);
     assert_true(cfg.autostart_wait);
     assert_int_equal(cfg.port, 7070);
+    assert_int_equal(cfg.mtu, 1500);
+    assert_int_equal(cfg.hints_ms, 50);
     assert_int_equal(cfg.blackout_target_ms, 100);
     assert_int_equal(cfg.max_rounds, 30);
 }
@@ -107,7 +137,8 @@ static void test_unknown_names(void **state)
     (void)state;
     expect_error("[guest web]\nmemroy = 64\n",
                  "host.cfg line 2: unknown key \"memroy\" in [guest web]; did you mean memory? keys "
-                 "are uuid, memory, vcpus, kernel, module, initrd, cmdline, autostart, dirty");
+                 "are uuid, memory, vcpus, cpu, clock, kernel, module, initrd, cmdline, disk, rng, balloon, "
+                 "network, mac, vlan, macs, autostart, dirty");
     expect_error("[host]\nzzz = 1\n", "host.cfg line 2: unknown key \"zzz\" in [host]; keys are "
                                       "name, log_level, autostart_wait");
     expect_error("\n\n[hots]\n", "host.cfg line 3: unknown section [hots]; sections are [host], "
@@ -125,16 +156,34 @@ static void test_unknown_names(void **state)
 static void test_wrong_values(void **state)
 {
     (void)state;
+    static const char *const macs[] = {"",
+                                       "52:54:00:12:34",
+                                       "52:54:00:12:34:56:",
+                                       "52-54-00-12-34-56",
+                                       "5:254:00:12:34:56",
+                                       "53:54:00:12:34:56",
+                                       "00:00:00:00:00:00"};
+    for (u32 i = 0; i < ARRAY_SIZE(macs); i++) {
+        char text[80], wanted[160];
+        snprintf(text, sizeof(text), "[guest a]\nmac = %s\n", macs[i]);
+        snprintf(wanted, sizeof(wanted),
+                 "host.cfg line 2: mac in [guest a] wants the address of one station like "
+                 "52:54:00:12:34:56, found \"%s\"",
+                 macs[i]);
+        expect_error(text, wanted);
+    }
     expect_error("[guest a]\nmemory = 63\n",
                  "host.cfg line 2: memory in [guest a] wants an even number of MiB from 64 to "
                  "1048576, found \"63\"");
     expect_error("[guest a]\nvcpus = 0\n",
                  "host.cfg line 2: vcpus in [guest a] wants a number from 1 to 16, found \"0\"");
+    expect_error("[guest a]\ndisk = a\ndisk = b\ndisk = c\ndisk = d\ndisk = e\n",
+                 "host.cfg line 6: disk \"e\" in [guest a] is one too many; a guest takes 4");
     expect_error("[net]\naddress = 10.0.0.1\n",
                  "host.cfg line 2: address in [net] wants dhcp or an address with its prefix "
                  "length like 10.0.0.1/24, found \"10.0.0.1\"");
     expect_error("[migrate]\nverify = maybe\n",
-                 "host.cfg line 2: verify in [migrate] wants on or off, found \"maybe\"");
+                 "host.cfg line 2: verify in [migrate] wants off, on or strict, found \"maybe\"");
     expect_error("[guest a]\ndirty = soap\n",
                  "host.cfg line 2: dirty in [guest a] wants auto, pml or wp, found \"soap\"");
     expect_error("[net]\ngateway = fd00::1\n", "host.cfg line 2: gateway in [net] wants an IPv4 "

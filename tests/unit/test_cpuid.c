@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // CPUID policy: what of a host's CPUID a guest sees, and the clock rate it is told.
-// sources: kernel/guest/cpuid.c kernel/guest/cpuid_features.c
+// sources: kernel/guest/cpuid.c kernel/guest/cpuid_features.c kernel/guest/cpu_level.c
 #include "fake_guest.h"
+#include "kernel/guest/cpu_level.h"
 #include "kernel/guest/cpuid.h"
 #include "kernel/guest/cpuid_features.h"
 
@@ -213,6 +214,110 @@ static void test_xcr0_values(void **state)
     assert_int_equal(cpuid_xcr0(g), 7);
 }
 
+// ---- Levels -------------------------------------------------------------------------------------
+
+// An AMD CPU with as much.
+static void other_vendor(u32 leaf, u32 sub, u32 r[4])
+{
+    everything(leaf, sub, r);
+    if (leaf == 0)
+        memcpy(&r[1], "AuthcAMDenti", 12);
+    if (leaf == 1)
+        r[0] = 0x800f12;
+    if (leaf == 4 || leaf == 0x80000005)
+        r[0] = 0x1234;
+    if (leaf == 0x80000008)
+        r[0] = 48 << 8 | 48;
+}
+
+static void build_level(u8 level, cpuid_source host)
+{
+    fake_guest_reset();
+    g->config.cpu = level;
+    g->clock.tsc_hz = 2900000000ull;
+    fake_vcpu.xcr0 = 1;
+    cpuid_build(g, host, ALL_XCR0);
+}
+
+static void test_a_level_is_the_same_on_every_host(void **state)
+{
+    (void)state;
+    for (u8 level = CPU_V2; level <= CPU_V4; level++) {
+        build_level(level, everything);
+        u32 count = g->cpuid_count;
+        static struct cpuid_entry before[GUEST_MAX_CPUID];
+        memcpy(before, g->cpuid, sizeof(before));
+        build_level(level, other_vendor);
+        assert_int_equal(g->cpuid_count, count);
+        assert_memory_equal(before, g->cpuid, count * sizeof(before[0]));
+        assert_memory_equal(&g->cpuid[0].ebx, "Genu", 4);
+    }
+}
+
+// The psABI's lists (table 3.1), by leaf, register and bit.
+static void test_levels_are_the_psabis(void **state)
+{
+    (void)state;
+    static const struct {
+        u32 leaf;
+        u8 reg, bit, level;
+    } bits[] = {
+        {1, 3, 15, 2}, {1, 3, 8, 2}, {1, 3, 24, 2}, {1, 3, 26, 2}, {0x80000001, 3, 11, 2},
+        {1, 2, 13, 2}, {0x80000001, 2, 0, 2}, {1, 2, 23, 2}, {1, 2, 0, 2}, {1, 2, 19, 2},
+        {1, 2, 20, 2}, {1, 2, 9, 2}, // v2: CX16, LAHF, POPCNT, SSE3, SSE4.1, SSE4.2, SSSE3
+        {1, 2, 28, 3}, {7, 1, 5, 3}, {7, 1, 3, 3}, {7, 1, 8, 3}, {1, 2, 29, 3}, {1, 2, 12, 3},
+        {0x80000001, 2, 5, 3}, {1, 2, 22, 3}, {1, 2, 26, 3}, // v3: AVX to MOVBE, XSAVE
+        {7, 1, 16, 4}, {7, 1, 30, 4}, {7, 1, 28, 4}, {7, 1, 17, 4}, {7, 1, 31, 4}, // v4: AVX-512
+        {7, 3, 26, 9}, {7, 3, 31, 9}, {7, 2, 3, 9}, {1, 2, 17, 9}, {7, 1, 29, 9}, {7, 1, 21, 9},
+    };
+    static const u64 xcr0[] = {0, 0, 1, 7, 0xe7}; // by level; 1: no XSAVE
+    for (u8 level = 2; level <= 4; level++) {
+        build_level((u8)(CPU_V2 + level - 2), everything);
+        for (size_t i = 0; i < ARRAY_SIZE(bits); i++)
+            if (cpuid_has(g, bits[i].leaf, bits[i].reg, bits[i].bit) != (bits[i].level <= level))
+                fail_msg("v%u: leaf %x register %u bit %u", level, bits[i].leaf, bits[i].reg,
+                         bits[i].bit);
+        assert_int_equal(cpuid_xcr0(g), xcr0[level]);
+    }
+    u32 r[4];
+    char name[49] = "";
+    for (u32 i = 0; i < 3; i++) {
+        ask(0x80000002 + i, 0, r);
+        memcpy(name + 16 * i, r, 16);
+    }
+    assert_string_equal(name, "Virtual CPU (x86-64-v4)");
+    ask(0x80000008, 0, r);
+    assert_int_equal(r[0], 48 << 8 | 39);
+}
+
+static u32 lacks_leaf7_ebx;
+static void lacks_some(u32 leaf, u32 sub, u32 r[4])
+{
+    everything(leaf, sub, r);
+    if (leaf == 7 && sub == 0)
+        r[1] &= ~lacks_leaf7_ebx;
+}
+
+static void test_a_host_that_lacks_some_of_a_level_says_what(void **state)
+{
+    (void)state;
+    char err[200];
+    struct guest_config c = {.name = "web", .cpu = CPU_V4, .memory_mib = 128};
+    lacks_leaf7_ebx = BIT(16) | BIT(30);
+    assert_int_equal(cpu_level_check(&c, lacks_some, ALL_XCR0, err, sizeof(err)), E_NOSUP);
+    assert_string_equal(err, "guest web: this CPU lacks avx512f, avx512bw, which cpu = x86-64-v4 "
+                             "needs; choose a lower one");
+    c.cpu = CPU_V3;
+    assert_int_equal(cpu_level_check(&c, lacks_some, ALL_XCR0, err, sizeof(err)), 0);
+    assert_int_equal(cpu_level_check(&c, lacks_some, 3, err, sizeof(err)), E_NOSUP);
+    assert_int_equal(cpu_level_check(&c, nothing, 0, err, sizeof(err)), E_NOSUP);
+    c.cpu = CPU_HOST;
+    assert_int_equal(cpu_level_check(&c, nothing, 0, err, sizeof(err)), 0);
+    c.cpu = CPU_V2;
+    c.memory_mib = 512 * 1024;
+    assert_int_equal(cpu_level_check(&c, everything, 0, err, sizeof(err)), E_NOSUP);
+}
+
 // As Linux computes it (native_calibrate_tsc), in 32 bits.
 static u64 linux_tsc_khz(u64 hz)
 {
@@ -254,6 +359,9 @@ int main(void)
         cmocka_unit_test(test_state_bits_follow_the_vcpu),
         cmocka_unit_test(test_xsave_sizes),
         cmocka_unit_test(test_xcr0_values),
+        cmocka_unit_test(test_a_level_is_the_same_on_every_host),
+        cmocka_unit_test(test_levels_are_the_psabis),
+        cmocka_unit_test(test_a_host_that_lacks_some_of_a_level_says_what),
         cmocka_unit_test(test_linux_learns_the_rate_our_timers_run_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

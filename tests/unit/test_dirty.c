@@ -60,7 +60,8 @@ static int teardown(void **state)
 {
     (void)state;
     guest_memory_destroy(&fake_guest);
-    assert_int_equal(fake_guest_bytes, 0);
+    assert_int_equal(fake_used[MEM_GUEST_RAM], 0);
+    assert_int_equal(fake_used[MEM_DIRTY_LOG], 0);
     return 0;
 }
 
@@ -69,7 +70,8 @@ static void test_ram_is_zero_and_bounded(void **state)
     (void)state;
     u8 buf[16], ones[16];
     memset(ones, 1, sizeof(ones));
-    assert_int_equal(fake_guest_bytes, 8 * MIB);
+    assert_int_equal(fake_used[MEM_GUEST_RAM], 8 * MIB);
+    assert_int_equal(fake_used[MEM_DIRTY_LOG], (32 + 1) * 8); // 2048 bits, and their summary
     for (u64 gpa = 0; gpa < 8 * MIB; gpa += PAGE_SIZE) {
         const u64 *p = guest_page(&fake_guest, gpa);
         for (unsigned i = 0; i < PAGE_SIZE / 8; i++)
@@ -108,7 +110,8 @@ static void test_no_memory_leaves_nothing(void **state)
     fake_pages_left = 2;
     assert_int_equal(guest_memory_create(&fake_guest, 8 * MIB), E_NOMEM);
     assert_int_equal(fake_guest.memory.bytes, 0);
-    assert_int_equal(fake_guest_bytes, 0);
+    assert_int_equal(fake_used[MEM_GUEST_RAM], 0);
+    assert_int_equal(fake_used[MEM_DIRTY_LOG], 0);
     assert_null(fake_guest.dirty);
 }
 

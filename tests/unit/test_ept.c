@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Extended page tables and the dirty log in them, against a model of a CPU that walks them.
-// sources: arch/x86/vmx/ept.c arch/x86/vmx/ept_dirty.c
+// sources: arch/x86/vmx/ept.c arch/x86/nested_paging.c
 #include "unit.h"
 
-#include "arch/x86/vmx/ept.h"
 #include "arch/x86/vmx/vmx.h"
+#include "kernel/mem.h"
+
+// SDM 3C 28.2.2.
+#define EPT_R     BIT(0)
+#define EPT_W     BIT(1)
+#define EPT_LARGE BIT(7)
+#define EPT_A     BIT(8)
+#define EPT_D     BIT(9)
 
 #define CHUNKS 5 // 2 MiB pages from 1 GiB - 4 MiB on, so that they cross a page directory
 #define FIRST  (GIB - 2 * LARGE_PAGE_SIZE)
@@ -41,6 +48,14 @@ void page_free(u64 pa, unsigned order)
     pages_out--;
     free(phys_ptr(pa));
 }
+
+static s64 table_bytes;
+
+void mem_account(enum mem_use use, s64 delta_bytes)
+{
+    assert_int_equal(use, MEM_PAGE_TABLES);
+    table_bytes += delta_bytes;
+}
 void *kzalloc(size_t size)
 {
     return calloc(1, size);
@@ -75,25 +90,31 @@ void dirty_log_fail(struct guest *g)
     log_failed = true;
 }
 
+static enum np_fault fault(u64 gpa, bool write)
+{
+    struct vmx_guest *vg = guest.backend;
+    return np_fault(&vg->np, gpa, write);
+}
+
 // What the CPU does for one access: true when it went through, false for an EPT violation.
 static bool cpu_access(u64 gpa, bool write, u64 *hpa)
 {
     struct vmx_guest *vg = guest.backend;
-    struct ept_table *t = phys_ptr(vg->root);
-    for (int level = EPT_LEVELS;; level--) {
-        u64 *e = &t->entry[ept_index(gpa, level)];
+    u64 *t = phys_ptr(vg->np.root);
+    for (int level = NP_LEVELS;; level--) {
+        u64 *e = &t[gpa >> (PAGE_SHIFT + 9 * (level - 1)) & (NP_ENTRIES - 1)];
         if (!(*e & EPT_R) || (write && !(*e & EPT_W)))
             return false;
-        if (!ept_is_leaf(*e, level)) {
-            t = ept_table_at(*e);
+        if (level > 1 && !(*e & EPT_LARGE)) {
+            t = phys_ptr(*e & NP_ADDRESS);
             continue;
         }
         bool was_dirty = *e & EPT_D;
         *e |= EPT_A | (write ? EPT_D : 0);
-        if (write && !was_dirty && vg->logging == EPT_LOG_PML)
+        if (write && !was_dirty && vg->np.logging == NP_LOG_DIRTY_FLAGS)
             dirty_log_hit(&guest, gpa & ~(PAGE_SIZE - 1));
         u64 size = level == 1 ? PAGE_SIZE : LARGE_PAGE_SIZE;
-        *hpa = (*e & EPT_ADDR & ~(size - 1)) + gpa % size;
+        *hpa = (*e & NP_ADDRESS & ~(size - 1)) + gpa % size;
         return true;
     }
 }
@@ -103,7 +124,7 @@ static void guest_access(u64 gpa, bool write)
     u64 hpa = 0;
     int faults = 0;
     while (!cpu_access(gpa, write, &hpa)) {
-        assert_int_equal(vmx_ept_fault(guest.backend, gpa, write), EPT_FAULT_RETRY);
+        assert_int_equal(fault(gpa, write), NP_FAULT_RETRY);
         assert_true(++faults <= 2);
     }
     assert_true(hpa == HPA + (gpa - FIRST));
@@ -133,6 +154,7 @@ static int teardown(void **state)
     (void)state;
     vmx_guest_destroy(&guest);
     assert_int_equal(pages_out, 0);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     return 0;
 }
 
@@ -140,27 +162,27 @@ static void test_maps_large_pages(void **state)
 {
     (void)state;
     assert_int_equal(pages_out, 1 + 1 + 2); // PML4, PDPT, two page directories
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     guest_access(FIRST + 5, true);
     guest_access(FIRST + CHUNKS * LARGE_PAGE_SIZE - 1, false);
-    assert_int_equal(vmx_ept_fault(guest.backend, FIRST - 1, false), EPT_FAULT_NOT_RAM);
-    assert_int_equal(vmx_ept_fault(guest.backend, FIRST + CHUNKS * LARGE_PAGE_SIZE, true),
-                     EPT_FAULT_NOT_RAM);
-    assert_int_equal(vmx_ept_fault(guest.backend, 0xfee00000, true), EPT_FAULT_NOT_RAM);
-    assert_int_equal(vmx_ept_fault(guest.backend, ~0ull, true), EPT_FAULT_NOT_RAM);
+    assert_int_equal(fault(FIRST - 1, false), NP_FAULT_NOT_RAM);
+    assert_int_equal(fault(FIRST + CHUNKS * LARGE_PAGE_SIZE, true), NP_FAULT_NOT_RAM);
+    assert_int_equal(fault(0xfee00000, true), NP_FAULT_NOT_RAM);
+    assert_int_equal(fault(~0ull, true), NP_FAULT_NOT_RAM);
 }
 
 static void test_start_takes_permission_at_the_top_only(void **state)
 {
     (void)state;
     struct vmx_guest *vg = guest.backend;
-    struct ept_table *pml4 = phys_ptr(vg->root);
+    const u64 *pml4 = phys_ptr(vg->np.root);
     assert_int_equal(vmx_dirty_start(&guest, false), 0);
     assert_int_equal(flushes, 1);
-    assert_false(pml4->entry[0] & EPT_W);
-    struct ept_table *pdpt = ept_table_at(pml4->entry[0]);
-    assert_true(pdpt->entry[0] & EPT_W);
+    assert_false(pml4[0] & EPT_W);
+    const u64 *pdpt = phys_ptr(pml4[0] & NP_ADDRESS);
+    assert_true(pdpt[0] & EPT_W);
     vmx_dirty_stop(&guest);
-    assert_true(pml4->entry[0] & EPT_W);
+    assert_true(pml4[0] & EPT_W);
 }
 
 static void collect_and_compare(void)
@@ -193,12 +215,15 @@ static void every_write_is_logged(bool pml)
     log_rounds(pml);
     assert_int_equal(requests, 2);
     assert_int_equal(pages_out, 4); // all merged again
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
+    assert_int_equal(guest.memory.split_pages, 0);
     for (u64 i = 0; i < CHUNKS; i++) {
         u64 hpa;
         assert_true(cpu_access(FIRST + i * LARGE_PAGE_SIZE, true, &hpa)); // no fault left
     }
     log_rounds(pml); // and once more on the same tables
     assert_int_equal(pages_out, 4);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
 }
 
 static void test_wp_logs_every_write(void **state)
@@ -219,10 +244,14 @@ static void test_reads_split_nothing(void **state)
     for (u64 i = 0; i < PAGES; i++)
         guest_access(FIRST + i * PAGE_SIZE, false);
     assert_int_equal(pages_out, 4);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     guest_access(FIRST, true);
     assert_int_equal(pages_out, 5);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
+    assert_int_equal(guest.memory.split_pages, 1);
     vmx_dirty_rearm(&guest, FIRST + LARGE_PAGE_SIZE); // in a page that is still large: no effect
     assert_int_equal(pages_out, 5);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     vmx_dirty_stop(&guest);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The table of guests, and start-up by design rule 17: nothing starts that a peer may have.
-// sources: kernel/guest/guest.c kernel/guest/autostart.c kernel/uuid.c
+// sources: kernel/guest/guest.c kernel/guest/reference.c kernel/guest/autostart.c kernel/uuid.c
 #include "unit.h"
 
 #include "kernel/guest/guest.h"
@@ -13,7 +13,7 @@ const struct backend_ops *backend;
 static struct host_config cfg;
 static char err[200];
 static void (*autostart_thread)(void *arg);
-static u32 asks, starts, sleeps, kicks;
+static u32 asks, starts, sleeps, kicks, frees;
 static u32 allowed_from;        // the ask from which on the peers agree
 static int start_result;
 static void (*during_sleep)(void);
@@ -24,6 +24,7 @@ void *kzalloc(size_t size)
 }
 void kfree(void *p)
 {
+    frees++;
     free(p);
 }
 void mutex_lock(struct mutex *m)
@@ -40,6 +41,18 @@ bool mutex_held(const struct mutex *m)
 {
     return m->owner != NULL;
 }
+
+// The table is looked at with its lock held.
+#define LOCKED(call)                                                                               \
+    ({                                                                                             \
+        mutex_lock(&guests_lock);                                                                  \
+        struct guest *_g = call;                                                                   \
+        mutex_unlock(&guests_lock);                                                                \
+        _g;                                                                                        \
+    })
+#define first()         LOCKED(guest_first())
+#define find(name)      LOCKED(guest_find(name))
+#define find_uuid(uuid) LOCKED(guest_find_uuid(uuid))
 void log_write(enum log_level level, const char *area, const char *fmt, ...)
 {
     (void)level, (void)area, (void)fmt;
@@ -109,7 +122,7 @@ static int setup(void **state)
     cfg.autostart_wait = true;
     autostart_thread = NULL;
     during_sleep = NULL;
-    asks = starts = sleeps = kicks = 0;
+    asks = starts = sleeps = kicks = frees = 0;
     allowed_from = 1;
     start_result = 0;
     return 0;
@@ -118,8 +131,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    while (guest_first())
-        guest_remove(guest_first());
+    while (first())
+        guest_remove(first());
     return 0;
 }
 
@@ -130,16 +143,53 @@ static void test_the_table(void **state)
     configure(1, "db", false);
     guests_start(&cfg);
     assert_null(autostart_thread);
-    struct guest *web = guest_find("web"), *db = guest_find("db");
-    assert_ptr_equal(guest_first(), web);
+    struct guest *web = find("web"), *db = find("db");
+    assert_ptr_equal(first(), web);
     assert_ptr_equal(web->next, db);
     assert_int_equal(web->state, GUEST_OFF);
     assert_true(web->from_config);
-    assert_ptr_equal(guest_find_uuid(cfg.guests[1].uuid), db);
-    assert_null(guest_find("we"));
+    assert_ptr_equal(find_uuid(cfg.guests[1].uuid), db);
+    assert_null(find("we"));
     guest_remove(web);
-    assert_null(guest_find("web"));
-    assert_ptr_equal(guest_first(), db);
+    assert_null(find("web"));
+    assert_ptr_equal(first(), db);
+}
+
+// Whoever still has a reference finds a guest that refuses, not freed memory (ASan would tell).
+static void test_a_reference_outlives_the_table(void **state)
+{
+    (void)state;
+    configure(0, "web", false);
+    guests_start(&cfg);
+    assert_null(guest_get("we"));
+    struct guest *named = guest_get("web"), *same = guest_get_uuid(cfg.guests[0].uuid);
+    assert_ptr_equal(named, find("web"));
+    assert_ptr_equal(same, named);
+    guest_put(same);
+    guest_remove(named);
+    assert_null(find("web"));
+    assert_null(guest_get("web"));
+    assert_int_equal(frees, 0);
+    assert_int_equal(named->state, GUEST_GONE);
+    assert_string_equal(named->name, "web");
+    assert_ptr_equal(guest_hold(named), named);
+    guest_put(named);
+    assert_int_equal(frees, 0);
+    guest_put(named);
+    assert_int_equal(frees, 1);
+    guest_put(guest_hold(NULL));
+    assert_int_equal(frees, 1);
+}
+
+static void test_an_unreferenced_guest_is_freed_with_its_removal(void **state)
+{
+    (void)state;
+    configure(0, "web", false);
+    guests_start(&cfg);
+    guest_put(guest_get("web"));
+    assert_int_equal(frees, 0);
+    guest_remove(find("web"));
+    assert_int_equal(frees, 1);
 }
 
 static void test_clashes(void **state)
@@ -168,15 +218,15 @@ static void test_peers_agree(void **state)
     configure(1, "db", false);
     guests_start(&cfg);
     autostart_thread(NULL);
-    assert_int_equal(guest_find("web")->state, GUEST_RUNNING);
-    assert_int_equal(guest_find("db")->state, GUEST_OFF);
+    assert_int_equal(find("web")->state, GUEST_RUNNING);
+    assert_int_equal(find("db")->state, GUEST_OFF);
     assert_int_equal(asks, 1);
     assert_int_equal(sleeps, 0);
 }
 
 static void check_in_doubt(void)
 {
-    struct guest *g = guest_find("web");
+    struct guest *g = find("web");
     assert_int_equal(g->state, GUEST_IN_DOUBT);
     assert_string_equal(g->why, "bravo does not answer");
     assert_int_equal(starts, 0);
@@ -190,14 +240,14 @@ static void test_in_doubt_until_peers_answer(void **state)
     during_sleep = check_in_doubt;
     guests_start(&cfg);
     autostart_thread(NULL);
-    assert_int_equal(guest_find("web")->state, GUEST_RUNNING);
+    assert_int_equal(find("web")->state, GUEST_RUNNING);
     assert_int_equal(asks, 4);
     assert_int_equal(sleeps, 3);
 }
 
 static void operator_starts_it(void)
 {
-    struct guest *g = guest_find("web");
+    struct guest *g = find("web");
     g->autostart_pending = false; // as starting and receiving do
     g->state = GUEST_RUNNING;
 }
@@ -219,7 +269,7 @@ static void test_a_copy_in_doubt_is_not_started(void **state)
     (void)state;
     configure(0, "web", true);
     guests_start(&cfg);
-    struct guest *g = guest_find("web");
+    struct guest *g = find("web");
     g->state = GUEST_IN_DOUBT; // a move that came in meanwhile and was left without an answer
     g->memory.bytes = 64 * MIB;
     autostart_thread(NULL);
@@ -236,8 +286,8 @@ static void test_a_failed_start_is_not_repeated(void **state)
     guests_start(&cfg);
     autostart_thread(NULL);
     assert_int_equal(starts, 2);
-    assert_int_equal(guest_find("db")->state, GUEST_OFF);
-    assert_string_equal(guest_find("db")->why, "no memory");
+    assert_int_equal(find("db")->state, GUEST_OFF);
+    assert_string_equal(find("db")->why, "no memory");
 }
 
 static void test_without_waiting(void **state)
@@ -257,7 +307,7 @@ static void test_a_crash_is_told_once(void **state)
     (void)state;
     configure(0, "web", false);
     guests_start(&cfg);
-    struct guest *g = guest_find("web");
+    struct guest *g = find("web");
     guest_crash(g, "triple fault at 0x%x", 0x1000);
     guest_crash(g, "and again");
     assert_int_equal(g->state, GUEST_CRASHED);
@@ -271,6 +321,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_the_table),
+        T(test_a_reference_outlives_the_table),
+        T(test_an_unreferenced_guest_is_freed_with_its_removal),
         T(test_clashes),
         T(test_peers_agree),
         T(test_in_doubt_until_peers_answer),

@@ -144,7 +144,20 @@ static void crash(struct world w)
     reach(without_dest);
 }
 
-static void explore(struct world first, bool crashes)
+// Hosts that have each state on record come back with what is left of it.
+static void restart(struct world w)
+{
+    struct world source = w, dest = w;
+    source.source_up = dest.dest_up = true;
+    source.source = handover_after_restart(w.source);
+    dest.dest = handover_after_restart(w.dest);
+    reach(source);
+    reach(dest);
+}
+
+enum outages { NONE, CRASHES, RESTARTS };
+
+static void explore(struct world first, enum outages outages)
 {
     memset(seen, 0, WORLDS);
     queued = 0;
@@ -152,8 +165,10 @@ static void explore(struct world first, bool crashes)
     for (u32 i = 0; i < queued; i++) {
         deliver(queue[i]);
         act(queue[i]);
-        if (crashes)
+        if (outages == CRASHES)
             crash(queue[i]);
+        if (outages == RESTARTS)
+            restart(queue[i]);
     }
 }
 
@@ -162,21 +177,22 @@ static const struct world start = {HO_PRECOPY, HO_RECEIVING, true, true, 0};
 static void test_never_two_runners(void **state)
 {
     (void)state;
-    explore(start, true);
-    assert_true(queued > 100); // it went somewhere
-    for (u32 i = 0; i < queued; i++) {
-        const struct world *w = &queue[i];
-        if (source_runs(w) && dest_runs(w))
-            fail_msg("both run: source %s, destination %s, messages 0x%x",
-                     handover_state_name(w->source), handover_state_name(w->dest), w->sent);
+    for (enum outages o = CRASHES; o <= RESTARTS; o++) {
+        explore(start, o);
+        assert_true(queued > 50); // it went somewhere
+        for (u32 i = 0; i < queued; i++) {
+            const struct world *w = &queue[i];
+            if (source_runs(w) && dest_runs(w))
+                fail_msg("both run: source %s, destination %s, messages 0x%x",
+                         handover_state_name(w->source), handover_state_name(w->dest), w->sent);
+        }
     }
 }
 
 // When both know how it ended they agree, and exactly one has the guest.
-static void test_ends_agree(void **state)
+static void ends_agree(enum outages o)
 {
-    (void)state;
-    explore(start, false);
+    explore(start, o);
     for (u32 i = 0; i < queued; i++) {
         const struct world *w = &queue[i];
         if (handover_final(w->source) && handover_final(w->dest))
@@ -186,17 +202,23 @@ static void test_ends_agree(void **state)
     }
 }
 
-// Whatever was lost so far: as long as both hosts live, asking again settles it.
-static void test_doubt_always_ends(void **state)
+static void test_ends_agree(void **state)
 {
     (void)state;
-    explore(start, false);
+    ends_agree(NONE);
+    ends_agree(RESTARTS);
+}
+
+// Whatever was lost so far, restarts of hosts that keep records included: asking again settles it.
+static void doubt_ends(enum outages o)
+{
+    explore(start, o);
     u32 count = queued;
     struct world *all = malloc(count * sizeof(*all));
     memcpy(all, queue, count * sizeof(*all));
     for (u32 i = 0; i < count; i++) {
         bool settled = false;
-        explore(all[i], false);
+        explore(all[i], o);
         for (u32 k = 0; k < queued && !settled; k++)
             settled = handover_final(queue[k].source) && handover_final(queue[k].dest);
         if (!settled)
@@ -204,6 +226,13 @@ static void test_doubt_always_ends(void **state)
                      handover_state_name(all[i].dest));
     }
     free(all);
+}
+
+static void test_doubt_always_ends(void **state)
+{
+    (void)state;
+    doubt_ends(NONE);
+    doubt_ends(RESTARTS);
 }
 
 // Before COMMIT is sent the source may go on whenever it wants; after it, never by itself.

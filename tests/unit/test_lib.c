@@ -22,6 +22,7 @@ char *our_strstr(const char *hay, const char *needle);
 size_t our_strlcpy(char *dst, const char *src, size_t size);
 int our_snprintf(char *buf, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int our_parse_u64(const char *s, u64 *out);
+int our_parse_bytes(const char *s, u64 *out);
 u32 our_crc32c(u32 crc, const void *data, size_t len);
 
 static void test_copies(void **state)
@@ -134,6 +135,23 @@ static void test_parse_u64(void **state)
         assert_int_equal(our_parse_u64(bad[i], &v), E_INVAL);
 }
 
+static void test_parse_bytes(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"", "K", "1X", "1.5G", "16777216T", "1 G", "1GB"};
+    u64 v = 1;
+    assert_int_equal(our_parse_bytes("1000", &v), 0);
+    assert_int_equal(v, 1000);
+    assert_int_equal(our_parse_bytes("3k", &v), 0);
+    assert_int_equal(v, 3 * KIB);
+    assert_int_equal(our_parse_bytes("20G", &v), 0);
+    assert_int_equal(v, 20 * GIB);
+    assert_int_equal(our_parse_bytes("16777215T", &v), 0);
+    assert_true(v == 16777215 * (1024 * GIB));
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(our_parse_bytes(bad[i], &v), E_INVAL);
+}
+
 static void test_crc32c(void **state)
 {
     (void)state;
@@ -154,7 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),        cmocka_unit_test(test_compares),
         cmocka_unit_test(test_printf_integers), cmocka_unit_test(test_printf_text),
-        cmocka_unit_test(test_parse_u64),     cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_parse_u64), cmocka_unit_test(test_parse_bytes),     cmocka_unit_test(test_crc32c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

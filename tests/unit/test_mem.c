@@ -60,6 +60,24 @@ static void test_zones(void **state)
     assert_int_equal(page_alloc(MEM_MAX_ORDER + 1), 0);
 }
 
+static void test_what_comes_back(void **state)
+{
+    (void)state;
+    u64 small = page_alloc(0), large = page_alloc(MEM_LARGE_ORDER);
+    page_free(small, 0);
+    page_free(large, MEM_LARGE_ORDER);
+    u64 first = page_alloc(0);
+    assert_int_equal(first, small); // at once: it may be in a cache
+    page_free(first, 0);
+    u64 got[4096], n = 0;
+    while ((got[n] = page_alloc(MEM_LARGE_ORDER)) != large) // only when there is little else
+        assert_true(got[n++]);
+    assert_true(n > 2);
+    page_free(large, MEM_LARGE_ORDER);
+    while (n)
+        page_free(got[--n], MEM_LARGE_ORDER);
+}
+
 // Every block of every order until nothing is left, and all of it back.
 static void test_exhaust(void **state)
 {
@@ -185,17 +203,18 @@ static void test_guest_account(void **state)
 {
     (void)state;
     struct mem_stats s;
-    mem_account_guest(4096);
-    mem_account_guest(8192);
-    mem_account_guest(-4096);
+    mem_account(MEM_GUEST_RAM, 4096);
+    mem_account(MEM_GUEST_RAM, 8192);
+    mem_account(MEM_GUEST_RAM, -4096);
     mem_get_stats(&s);
-    assert_int_equal(s.guest_bytes, 8192);
+    assert_int_equal(s.used_bytes[MEM_GUEST_RAM], 8192);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_boot_services_come_later), cmocka_unit_test(test_zones),
+        cmocka_unit_test(test_what_comes_back),
         cmocka_unit_test(test_exhaust),                  cmocka_unit_test(test_any_count),
         cmocka_unit_test(test_zeroed),                   cmocka_unit_test(test_heap_random),
         cmocka_unit_test(test_heap_limits),              cmocka_unit_test(test_guest_account),

@@ -9,15 +9,25 @@ static u64 now, host_misc, platform_value;
 static bool features;
 static u32 applied;
 
-u64 guest_clock_now(struct guest *g)
+struct clock_sample guest_clock_sample(struct guest *g)
 {
     (void)g;
-    return now;
+    return (struct clock_sample){now, now};
 }
 void vcpu_apply_tsc(struct vcpu *v)
 {
     (void)v;
     applied++;
+}
+int kvmclock_rdmsr(struct vcpu *cpu, u32 index, u64 *value)
+{
+    (void)cpu, (void)index, (void)value;
+    return E_INVAL;
+}
+int kvmclock_wrmsr(struct vcpu *cpu, u32 index, u64 value)
+{
+    (void)cpu, (void)index, (void)value;
+    return E_INVAL;
 }
 u64 host_misc_enable(void)
 {
@@ -147,6 +157,23 @@ static void test_debugctl(void **state)
     assert_int_equal(rd(0x1d9) & 1, 0);
 }
 
+// What one vendor alone has is on no host's CPU level.
+static void test_levels_have_one_policy(void **state)
+{
+    (void)state;
+    u64 value;
+    fake_guest.config.cpu = CPU_V3;
+    features = false;
+    host_misc = 0;
+    msr_reset(v);
+    assert_int_equal(rd(0x1a0), BIT(0) | BIT(11) | BIT(12));
+    assert_int_equal(msr_write(v, 0x1d9, 2), 0); // BTF: accepted, dropped
+    assert_int_equal(rd(0x1d9), 0);
+    assert_int_equal(msr_read(v, 0x48, &value), E_INVAL); // SPEC_CTRL
+    assert_int_equal(msr_write(v, 0x48, 0), E_INVAL);
+    assert_int_equal(msr_read(v, 0xc0010015, &value), E_INVAL); // AMD's HWCR
+}
+
 static void test_local_apic_msrs_go_to_it(void **state)
 {
     (void)state;
@@ -211,6 +238,7 @@ int main(void)
         T(test_machine_checks_have_no_banks),
         T(test_misc_enable),
         T(test_debugctl),
+        T(test_levels_have_one_policy),
         T(test_local_apic_msrs_go_to_it),
         T(test_prediction_barrier_needs_the_feature),
         T(test_mtrrs),

@@ -4,7 +4,7 @@
 #include "tests/unit/unit.h"
 
 #include "arch/x86/nested_paging.h"
-#include "kernel/guest/memory.h"
+#include "kernel/guest/guest.h"
 #include "kernel/mem.h"
 
 static const struct np_format npt = {
@@ -20,6 +20,7 @@ static unsigned pages_out, flushes, fails, hits;
 static unsigned pages_left; // page_alloc gives so many more
 static bool flushed_before_free;
 static u64 last_hit;
+static struct guest guest;
 
 u64 page_alloc(unsigned order)
 {
@@ -45,6 +46,14 @@ void page_free(u64 pa, unsigned order)
     flushed_before_free = flushes > 0;
     pages_out--;
     free(phys_ptr(pa));
+}
+
+static s64 table_bytes;
+
+void mem_account(enum mem_use use, s64 delta_bytes)
+{
+    assert_int_equal(use, MEM_PAGE_TABLES);
+    table_bytes += delta_bytes;
 }
 
 void dirty_log_hit(struct guest *g, u64 gpa)
@@ -113,7 +122,7 @@ static int begin(void **state)
     const struct np_format *f = *state;
     pages_left = ~0u;
     pages_out = flushes = fails = hits = 0;
-    assert_int_equal(np_init(&np, f, NULL, flush), 0);
+    assert_int_equal(np_init(&np, f, &guest, flush), 0);
     for (u64 i = 0; i < CHUNKS; i++)
         assert_int_equal(np_map_large(&np, i * LARGE_PAGE_SIZE, RAM_HOST + i * LARGE_PAGE_SIZE), 0);
     assert_int_equal(np_map_large(&np, 4 * GIB, RAM_HOST + CHUNKS * LARGE_PAGE_SIZE), 0);
@@ -125,6 +134,7 @@ static int end(void **state)
     (void)state;
     np_fini(&np);
     assert_int_equal(pages_out, 0);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     return 0;
 }
 
@@ -147,6 +157,7 @@ static void test_first_write_is_logged_once(void **state)
     unsigned before = pages_out;
     np_log_start(&np, NP_LOG_WRITES);
     assert_int_equal(pages_out, before); // starting costs nothing
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     for (u64 gpa = 0; gpa < CHUNKS * LARGE_PAGE_SIZE; gpa += PAGE_SIZE)
         assert_int_equal(access_page(gpa, true), 0);
     assert_int_equal(access_page(0x203000, false), RAM_HOST + 0x203000);
@@ -155,6 +166,7 @@ static void test_first_write_is_logged_once(void **state)
     assert_int_equal(hits, 1);
     assert_int_equal(last_hit & ~(PAGE_SIZE - 1), 0x203000);
     assert_int_equal(pages_out, before + 1); // one split
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     assert_int_equal(access_page(0x203000, true), RAM_HOST + 0x203000);
     assert_int_equal(guest_write_to(0x203008), 0);
     assert_int_equal(access_page(0x204000, true), 0);
@@ -163,6 +175,7 @@ static void test_first_write_is_logged_once(void **state)
     assert_int_equal(guest_write_to(0x3ff000), 1);
     assert_int_equal(hits, 2);
     assert_int_equal(pages_out, before + 1);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
     np_log_stop(&np);
 }
 
@@ -202,8 +215,12 @@ static void test_stop_merges(void **state)
     guest_write_to(0x203000);
     guest_write_to(4 * GIB);
     assert_int_equal(pages_out, before + 3);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
+    assert_int_equal(guest.memory.split_pages, 3);
     np_log_stop(&np);
     assert_int_equal(pages_out, before);
+    assert_int_equal(table_bytes, pages_out * (s64)PAGE_SIZE);
+    assert_int_equal(guest.memory.split_pages, 0);
     assert_true(flushed_before_free);
     for (u64 gpa = 0; gpa < CHUNKS * LARGE_PAGE_SIZE; gpa += PAGE_SIZE)
         assert_int_equal(access_page(gpa, true), RAM_HOST + gpa);
@@ -240,9 +257,9 @@ static void test_no_memory_for_the_tables(void **state)
 {
     struct nested_paging other;
     pages_left = 0;
-    assert_int_equal(np_init(&other, *state, NULL, flush), E_NOMEM);
+    assert_int_equal(np_init(&other, *state, &guest, flush), E_NOMEM);
     pages_left = 2;
-    assert_int_equal(np_init(&other, *state, NULL, flush), 0);
+    assert_int_equal(np_init(&other, *state, &guest, flush), 0);
     assert_int_equal(np_map_large(&other, 0, RAM_HOST), E_NOMEM);
     np_fini(&other);
 }

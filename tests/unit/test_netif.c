@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The real lwIP and its port behind a NIC that exists only here: answers to ping, and a hundred
 // thousand mutated frames under the sanitizers.
-// sources: net/netif.c net/lwip/port.c kernel/random.c kernel/ip.c kernel/number.c
+// sources: net/netif.c net/gro.c net/switch.c net/uplink.c net/frame.c net/announce.c net/lwip/port.c kernel/random.c kernel/ip.c kernel/number.c
 // sources: $(addprefix $(LWIP_SRC)/src/,$(LWIP_FILES))
 // cflags: -idirafter $(ROOT)/net/lwip -I$(LWIP_SRC)/src/include
 #include "tests/unit/unit.h"
@@ -19,7 +19,9 @@
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
 
+#include "net/gro.h"
 #include "net/netif.h"
+#include "net/uplink.h"
 
 #define MAX_FRAME 1514
 #define FRAMES    100000
@@ -74,20 +76,31 @@ static void set_filter(struct nic *n, const u8 (*multicast)[6], u32 count, bool 
     assert_in_range(count, 1, 32);
 }
 
-static int transmit(struct nic *n, const void *frame, u32 bytes)
+static bool has_room(struct nic *n)
 {
     (void)n;
-    assert_in_range(bytes, 14, MAX_FRAME);
-    memcpy(sent, frame, bytes);
-    sent_bytes = bytes;
+    return true;
+}
+
+static int transmit(struct nic *n, const struct nic_frame *f)
+{
+    assert_in_range(f->bytes, 14, n->mtu + ETHERNET_HEADER);
+    assert_int_equal(f->bytes, f->pbuf->tot_len);
+    pbuf_copy_partial(f->pbuf, sent, (u16)f->bytes, 0);
+    sent_bytes = f->bytes;
     sent_count++;
     return 0;
 }
 
 static const struct nic_ops fake_ops = {
-    .name = "fake", .link_up = link_up, .set_filter = set_filter, .transmit = transmit};
+    .name = "fake",
+    .link_up = link_up,
+    .set_filter = set_filter,
+    .has_room = has_room,
+    .transmit = transmit,
+};
 static struct nic nic = {
-    .ops = &fake_ops, .mtu = 1500, .mac = {0x52, 0x54, 0, 0x5f, 0, 2}, .polled = true};
+    .ops = &fake_ops, .mtu = 1500, .mac = {0x52, 0x54, 0, 0x5f, 0, 2}, .interrupt = PCI_POLLED};
 static struct host_config config = {
     .name = "unit",
     .address4 = {4, 24, {10, 77, 0, 2}},
@@ -102,19 +115,62 @@ static void run_for(u64 ms)
     }
 }
 
-// A frame lies in memory of exactly its size, so that reading past its end is seen.
+static u32 buffers; // that lwIP has
+
+static void buffer_freed(struct pbuf *p)
+{
+    buffers--;
+    free(p);
+}
+
+struct pbuf *nic_buffer_pbuf(struct nic_buffer *b, u32 from, u32 bytes)
+{
+    buffers++;
+    b->pbuf.custom_free_function = buffer_freed;
+    return pbuf_alloced_custom(PBUF_RAW, (u16)bytes, PBUF_REF, &b->pbuf, b->data + from,
+                               (u16)bytes);
+}
+
+int frame_pool_init(void)
+{
+    return 0;
+}
+
+struct pbuf *frame_alloc(u32 bytes)
+{
+    return pbuf_alloc(PBUF_LINK, (u16)bytes, PBUF_RAM);
+}
+
+u16 tcp_segment_bytes(const struct tcp_pcb *pcb)
+{
+    (void)pcb;
+    return 0;
+}
+
+// The least that comes in one piece. lwIP reads a byte or two past the end of broken TCP options
+// and all of a cut-off ARP packet, for which every driver's buffers have room.
+#define HEADERS 160u
+
+// A longer frame lies in memory of its size, so that reading past its end is seen; every third one
+// in two pieces, as from a device with small buffers.
 static void receive(const u8 *frame, u32 bytes)
 {
-    u8 *copy = malloc(bytes);
-    memcpy(copy, frame, bytes);
-    netif_receive(&nic, copy, bytes);
-    free(copy);
+    static u32 number;
+    u32 first = ++number % 3 == 0 && bytes > HEADERS ? HEADERS : bytes;
+    for (u32 at = 0; at < bytes; at += first, first = bytes - at) {
+        struct nic_buffer *b = malloc(sizeof(*b) + MAX(first, HEADERS));
+        memcpy(b->data, frame + at, first);
+        nic_received(&nic, b, 0, first, at + first == bytes ? NIC_RX_END : 0);
+    }
+    if (number % 4 == 0)
+        gro_flush();
 }
 
 static int start(void **state)
 {
     (void)state;
     lwip_init();
+    uplink_start(&nic);
     netif_start(&nic, &config);
     run_for(5000); // duplicate address detection
     struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
@@ -337,8 +393,9 @@ static void test_mutated_frames_do_no_harm(void **state)
     assert_in_range(lwip_stats.icmp6.recv, some, most);
     assert_in_range(lwip_stats.nd6.recv, some, most);
     assert_in_range(sent_count, some, most);
+    gro_flush();
     run_for(70000); // reassembly and half-open connections time out
-    assert_int_equal(lwip_stats.memp[MEMP_PBUF_POOL]->used, 0);
+    assert_int_equal(buffers, 0);
     assert_int_equal(lwip_stats.memp[MEMP_REASSDATA]->used, 0);
     assert_int_equal(lwip_stats.memp[MEMP_TCP_PCB]->used, 0);
     assert_in_range(lwip_stats.mem.used, 0, 16384);

@@ -5,6 +5,7 @@
 
 #include "kernel/lib.h"
 #include "kernel/log.h"
+#include "kernel/migrate/ledger.h"
 #include "kernel/migrate/migrate.h"
 #include "kernel/migrate/ownership.h"
 #include "kernel/time.h"
@@ -39,6 +40,17 @@ void log_write(enum log_level level, const char *area, const char *fmt, ...)
     (void)level, (void)area, (void)fmt;
 }
 
+static int record_error;
+static u32 recorded; // bits of enum handover_state
+
+int ledger_write(const struct claim *c, enum handover_state state)
+{
+    (void)c;
+    if (!record_error)
+        recorded |= 1u << state;
+    return record_error;
+}
+
 struct guest *guest_find_uuid(const u8 uuid[16])
 {
     return listed && memcmp(guest.uuid, uuid, 16) == 0 ? &guest : NULL;
@@ -59,6 +71,8 @@ static int setup(void **state)
     memcpy(guest.uuid, uuid, 16);
     guest.epoch = 4;
     listed = false;
+    record_error = 0;
+    recorded = 0;
     now = 1000 * NS_PER_SEC;
     return 0;
 }
@@ -143,6 +157,39 @@ static void test_one_move_at_a_time(void **state)
     assert_non_null(make(2, false));
 }
 
+static void test_what_must_be_on_record(void **state)
+{
+    (void)state;
+    struct claim *c = make(1, true);
+    assert_int_equal(claim_record(c), 0);
+    assert_int_equal(recorded, 1u << HO_PRECOPY);
+    claim_step(c, HO_EV_OFFER_SENT); // within the blackout: nothing is written
+    assert_int_equal(recorded, 1u << HO_PRECOPY);
+    record_error = E_IO;
+    assert_int_equal(claim_step(c, HO_EV_READY), HO_REFUSED); // so no COMMIT
+    assert_int_equal(c->state, HO_OFFERED);
+    assert_int_equal(claim_step(c, HO_EV_FAILED), HO_RESUME);
+    assert_int_equal(c->state, HO_ABORTED);
+
+    c = make(2, false);
+    assert_int_equal(claim_record(c), E_IO);
+    record_error = 0;
+    claim_step(c, HO_EV_OFFER);
+    record_error = E_IO; // it never runs without being on record; the source may go on
+    assert_int_equal(claim_step(c, HO_EV_KEEP), HO_REFUSED);
+    assert_int_equal(claim_step(c, HO_EV_COMMIT), HO_DISCARD | HO_SEND_NOT_STARTED);
+    assert_int_equal(c->state, HO_DROPPED);
+
+    c = make(3, true);
+    record_error = 0;
+    claim_step(c, HO_EV_OFFER_SENT);
+    assert_int_equal(claim_step(c, HO_EV_READY), HO_SEND_COMMIT);
+    assert_true(recorded & 1u << HO_COMMITTED);
+    record_error = E_IO; // what is only good to know may be lost
+    assert_int_equal(claim_step(c, HO_EV_RUNNING), HO_RELEASE);
+    assert_int_equal(c->state, HO_MOVED);
+}
+
 static void test_find_needs_the_whole_identity(void **state)
 {
     (void)state;
@@ -191,6 +238,21 @@ static void test_lease(void **state)
     start_attempt_end(uuid, true);
     assert_int_equal(asked(7, true, &o), OWNER_RUNS); // about to
     now += START_LEASE_NS;
+    assert_int_equal(asked(7, true, &o), OWNER_NOTHING);
+}
+
+// A guest that was started here and moved on at once is not about to start here.
+static void test_a_start_is_over_with_it(void **state)
+{
+    (void)state;
+    struct wire_owner o;
+    assert_true(start_attempt_begin(uuid));
+    start_attempt_end(uuid, true);
+    listed = true;
+    guest.state = GUEST_RUNNING;
+    ownership_start_over(uuid);
+    assert_int_equal(asked(7, true, &o), OWNER_RUNS);
+    guest.state = GUEST_OFF;
     assert_int_equal(asked(7, true, &o), OWNER_NOTHING);
 }
 
@@ -266,9 +328,11 @@ int main(void)
         T(test_answers_follow_the_guest),
         T(test_moved_says_where),
         T(test_one_move_at_a_time),
+        T(test_what_must_be_on_record),
         T(test_find_needs_the_whole_identity),
         T(test_settled_ones_make_room),
         T(test_lease),
+        T(test_a_start_is_over_with_it),
         T(test_asking_without_wanting_promises_nothing),
         T(test_two_at_once_smaller_goes_first),
         T(test_every_interleaving),

@@ -6,11 +6,15 @@
 
 #include "kernel/lib.h"
 #include "kernel/mem.h"
+#include "kernel/sched.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "tests/unit/fake_cpu.h"
 
 static u64 now; // moved by the threads themselves
+u32 cpu_count = 1;
+static struct cpu second_cpu = {.self = &second_cpu, .index = 1};
+static unsigned kicks[2];
 static struct ktimer *timers;
 static unsigned stacks_out, blocks_out, saves, restores;
 
@@ -23,14 +27,14 @@ void spin_lock(struct spinlock *l)
 {
     assert_false(l->locked);
     l->locked = 1;
-    fake_cpu_block.spin_depth++;
+    this_cpu()->spin_depth++;
 }
 
 void spin_unlock(struct spinlock *l)
 {
     assert_true(l->locked);
     l->locked = 0;
-    fake_cpu_block.spin_depth--;
+    this_cpu()->spin_depth--;
 }
 
 void ktimer_cancel(struct ktimer *t)
@@ -83,13 +87,12 @@ void idle_loop(void *arg)
 
 struct cpu *cpu_get(u32 index)
 {
-    (void)index;
-    return &fake_cpu_block;
+    return index ? &second_cpu : &fake_cpu_block;
 }
 
 void cpu_kick(u32 cpu_index)
 {
-    (void)cpu_index;
+    kicks[cpu_index]++;
 }
 
 void *stack_alloc(u32 pages)
@@ -353,7 +356,7 @@ static void vcpu_body(void *arg)
 static void test_xsave_and_vcpu_hooks(void **state)
 {
     (void)state;
-    saves = restores = 0;
+    saves = restores = 0; // from the switches alone
     thread_set_vcpu_hooks(vcpu_put, vcpu_load);
     struct thread *t = thread_create("v", vcpu_body, NULL, THREAD_XSAVE | THREAD_BIG_STACK);
     assert_non_null(thread_xsave_area(t));
@@ -392,6 +395,128 @@ static void test_breaches_and_info(void **state)
     assert_int_equal(thread_slice_breaches() - before, 1);
 }
 
+// ---- Two CPUs, taking turns -------------------------------------------------------------------
+
+static void become(struct cpu *c)
+{
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, c))
+        abort();
+}
+
+// What runs on the second CPU's idle thread is the test itself: it is switched away from like one.
+static struct thread *start_second_cpu(void)
+{
+    void *top;
+    struct thread *idle = thread_create_idle(1, &top);
+    assert_non_null(idle);
+    cpu_count = 2;
+    become(&second_cpu);
+    sched_init_cpu(idle, idle);
+    become(&fake_cpu_block);
+    return idle;
+}
+
+static void stop_second_cpu(struct thread *idle)
+{
+    cpu_count = 1;
+    thread_free_idle(idle);
+}
+
+static void note_cpu(void *arg)
+{
+    note(arg);
+    note(this_cpu()->index ? "1" : "0");
+    thread_yield();
+    note(this_cpu()->index ? "1" : "0");
+}
+
+static void test_a_movable_thread_starts_on_an_idle_cpu(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    kicks[1] = 0;
+    thread_create("m", note_cpu, "m", THREAD_MOVABLE);
+    thread_create("p", note_cpu, "p", 0);
+    assert_int_equal(kicks[1], 1);
+    thread_sleep_ns(1); // all that is the boot CPU's
+    assert_string_equal(trace, "p00");
+    become(&second_cpu);
+    thread_yield();
+    assert_string_equal(trace, "p00m11");
+    become(&fake_cpu_block);
+    stop_second_cpu(idle);
+}
+
+static void test_a_cpu_takes_what_waits_on_another(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    thread_create("m", note_cpu, "m",
+                  THREAD_MOVABLE); // goes to the second CPU, which is slow to run it
+    thread_create("p", note_cpu, "p", 0);
+    become(&second_cpu);
+    assert_true(sched_has_ready());
+    assert_false(sched_pull()); // what waits on the boot CPU must stay there
+    become(&fake_cpu_block);
+    assert_true(sched_pull());
+    assert_false(sched_pull());
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "p0m000");
+    stop_second_cpu(idle);
+}
+
+static void test_movable_threads_keep_off_a_cpu(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    thread_keep_off(BIT(1));
+    kicks[1] = 0;
+    thread_create("m", note_cpu, "m", THREAD_MOVABLE);
+    thread_create("n", note_cpu, "n", THREAD_MOVABLE);
+    assert_int_equal(kicks[1], 0);
+    become(&second_cpu);
+    assert_false(sched_pull());
+    become(&fake_cpu_block);
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "m0n000");
+    thread_keep_off(BIT(0));
+    trace[0] = 0;
+    thread_create("m", note_cpu, "m", THREAD_MOVABLE);
+    thread_create("n", note_cpu, "n", THREAD_MOVABLE);
+    assert_false(sched_pull());
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "");
+    become(&second_cpu);
+    thread_yield();
+    assert_string_equal(trace, "m1n111");
+    become(&fake_cpu_block);
+    thread_create("p", note_cpu, "p", 0); // frees what ended on the second CPU
+    stop_second_cpu(idle);
+    thread_create("m", note_cpu, "m", THREAD_MOVABLE); // there is no other
+    thread_sleep_ns(1);
+    assert_string_equal(trace, "m1n111p0m000");
+    thread_keep_off(0);
+}
+
+static void xsave_owner(void *arg)
+{
+    (void)arg;
+    thread_xsave_give();
+    thread_sleep_ns(10);
+    thread_xsave_take();
+}
+
+static void test_a_given_xsave_area_is_left_alone(void **state)
+{
+    (void)state;
+    thread_create("x", xsave_owner, NULL, THREAD_XSAVE);
+    thread_yield();
+    saves = restores = 0;
+    thread_sleep_ns(10);
+    assert_int_equal(saves, 0);
+    assert_int_equal(restores, 1); // taken again
+}
+
 // All that ended gave back what they had.
 static void test_nothing_left(void **state)
 {
@@ -416,6 +541,10 @@ int main(void)
         cmocka_unit_test_setup(test_mutex_in_order, start),
         cmocka_unit_test_setup(test_xsave_and_vcpu_hooks, start),
         cmocka_unit_test_setup(test_breaches_and_info, start),
+        cmocka_unit_test_setup(test_a_movable_thread_starts_on_an_idle_cpu, start),
+        cmocka_unit_test_setup(test_a_cpu_takes_what_waits_on_another, start),
+        cmocka_unit_test_setup(test_movable_threads_keep_off_a_cpu, start),
+        cmocka_unit_test_setup(test_a_given_xsave_area_is_left_alone, start),
         cmocka_unit_test_setup(test_nothing_left, start),
     };
     return cmocka_run_group_tests(tests, start_all, NULL);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The AMD backend's software parts: events and NMIs on their way in, instruction lengths, segments,
 // and the rules of the guest's CPU.
-// sources: arch/x86/svm/events.c arch/x86/svm/nmi.c arch/x86/svm/insn.c arch/x86/svm/segments.c
-// sources: arch/x86/guest_cpu.c
+// sources: arch/x86/svm/events.c arch/x86/svm/nmi.c arch/x86/svm/insn.c arch/x86/svm/segments.c arch/x86/svm/syscall.c
+// sources: arch/x86/svm/trail.c arch/x86/guest_cpu.c
 #include "tests/unit/unit.h"
 
 #include <asm/prctl.h>
@@ -13,6 +13,8 @@
 #include "arch/x86/svm/svm.h"
 #include "kernel/guest/memory.h"
 #include "kernel/guest/walk.h"
+#include "kernel/lib.h"
+#include "kernel/log.h"
 
 struct svm_caps svm_caps;
 static struct cpu cpu;
@@ -51,6 +53,27 @@ int guest_read(struct guest *g, u64 gpa, void *buf, u64 bytes)
     return 0;
 }
 
+static u64 tables[4][NP_ENTRIES] __attribute__((aligned(PAGE_SIZE)));
+static char logged[4096];
+
+void *guest_page(struct guest *g, u64 gpa)
+{
+    (void)g;
+    return gpa / PAGE_SIZE < ARRAY_SIZE(tables) ? tables[gpa / PAGE_SIZE] : NULL;
+}
+
+void log_write(enum log_level level, const char *area, const char *fmt, ...)
+{
+    (void)level;
+    (void)area;
+    size_t used = strlen(logged);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(logged + used, sizeof logged - used, fmt, ap);
+    va_end(ap);
+    strcat(logged, "\n");
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -58,6 +81,8 @@ static int begin(void **state)
     memset(&vmcb, 0, sizeof(vmcb));
     memset(code, 0x90, sizeof(code));
     svm_caps = (struct svm_caps){.asids = 16};
+    memset(tables, 0, sizeof(tables));
+    logged[0] = 0;
     kicks = 0;
     second_page_missing = false;
     sv.v = &vcpu;
@@ -95,6 +120,76 @@ static void test_interrupt_goes_in(void **state)
     assert_true(svm_can_inject_irq(&vcpu));
     enter();
     assert_int_equal(vmcb.event_inj, 0);
+}
+
+static void test_qemu_delivers_an_interrupt_once(void **state)
+{
+    (void)state;
+    svm_inject_irq(&vcpu, 0x31);
+    enter();
+    assert_int_equal(kicks, 0);
+    svm_caps.qemu = true;
+    svm_inject_exception(&vcpu, VECTOR_GP, true, 0);
+    enter();
+    assert_int_equal(kicks, 0);
+    svm_inject_irq(&vcpu, 0x31);
+    enter();
+    assert_int_equal(kicks, 1);
+}
+
+static void test_qemu_steps_over_a_shadow(void **state)
+{
+    (void)state;
+    assert_false(svm_shadow_enter(&sv));
+    vmcb.int_state = INT_SHADOW;
+    assert_true(svm_shadow_enter(&sv));
+    assert_true(vmcb.rflags & RFLAGS_TF);
+    assert_false(svm_rflags(&sv) & RFLAGS_TF);
+    vmcb.int_state = 0; // an exit before the instruction, which has lost the shadow
+    assert_false(svm_can_inject_irq(&vcpu));
+    assert_true(svm_shadow_enter(&sv));
+    vmcb.dr6 = DR6_BS;
+    assert_true(svm_step_ends(&sv));
+    assert_false(vmcb.rflags & RFLAGS_TF);
+    assert_true(svm_can_inject_irq(&vcpu));
+}
+
+static void test_dump_walks_to_the_page_that_faulted(void **state)
+{
+    (void)state;
+    const u64 bad = 0xffffffff81000123;
+    vmcb.efer = EFER_LMA;
+    vmcb.cr0 |= CR0_PG;
+    vmcb.cr2 = bad;
+    sv.event = (struct pending_event){
+        .valid = 1, .type = EVENT_EXCEPTION, .vector = 14, .has_error = 1, .error = 0x10};
+    tables[0][511] = 0x1000 | BIT(0);
+    tables[1][510] = 0x2000 | BIT(0);
+    svm_trail_dump(&sv);
+    assert_non_null(strstr(logged, "level 2: table 2000 entry 0"));
+    assert_non_null(
+        strstr(logged, "no page at ffffffff81000123, where the guest's tables have none"));
+    tables[2][8] = 0x40000000 | BIT(0) | BIT(7);
+    svm_trail_dump(&sv);
+    assert_non_null(
+        strstr(logged, "no page at ffffffff81000123, where the guest's tables have one"));
+    tables[1][510] = 0x9000 | BIT(0);
+    svm_trail_dump(&sv);
+    assert_non_null(strstr(logged, "level 2: its table 9000 is not RAM"));
+}
+
+static void test_dump_tells_the_last_exits(void **state)
+{
+    (void)state;
+    for (; sv.exit_seq < SVM_TRAIL + 3; sv.exit_seq++) {
+        vmcb.rip = 0x1000 + sv.exit_seq;
+        svm_trail_add(&sv, EVENT_VALID | 0x31);
+    }
+    svm_trail_dump(&sv);
+    assert_null(strstr(logged, "rip 1002"));
+    assert_non_null(strstr(logged, "exit 3: code 0 info 0 0 int 0 rip 1003"));
+    assert_non_null(strstr(logged, "with event 80000031"));
+    assert_non_null(strstr(logged, "rip 100a"));
 }
 
 static void test_interrupt_must_wait(void **state)
@@ -336,6 +431,57 @@ static void test_segments(void **state)
     assert_int_equal(vmcb.fs.base, 5);
 }
 
+// What a guest that sees an Intel CPU expects of SYSENTER and SYSEXIT, where they raise #UD.
+static void test_system_calls_on_a_level(void **state)
+{
+    (void)state;
+    sv.sys = (struct svm_syscall){0x10, 0xfffffe0000003000, 0xffffffff81a01000, 0};
+    vmcb.efer = EFER_LMA | EFER_SVME;
+    vmcb.cs.attr = 0xcfb; // a 32-bit program
+    vmcb.cpl = 3;
+    vmcb.rip = 0x10;
+    CODE(0x10, "\x0f\x34");
+    assert_false(svm_syscall_emulate(&sv)); // an AMD guest's own business
+    sv.level = true;
+    vmcb.lstar = 0xffffffff81a00000;
+    svm_syscall_load(&sv);
+    assert_int_equal(vmcb.cstar, vmcb.lstar);
+    assert_int_equal(*svm_level_msr(&sv, MSR_CSTAR), 0);
+    sv.sys.cstar = 0xffffffff81a02000;
+    svm_syscall_load(&sv);
+    assert_int_equal(vmcb.cstar, 0xffffffff81a02000);
+    assert_true(svm_syscall_emulate(&sv));
+    assert_int_equal(vmcb.rip, 0xffffffff81a01000);
+    assert_int_equal(vmcb.rsp, 0xfffffe0000003000);
+    assert_int_equal(vmcb.cpl, 0);
+    assert_int_equal(vmcb.cs.selector, 0x10);
+    assert_int_equal(vmcb.cs.attr, 0xa9b);
+    assert_int_equal(vmcb.ss.selector, 0x18);
+    assert_int_equal(vmcb.ss.attr, 0xc93);
+    assert_false(vmcb.rflags & RFLAGS_IF);
+    vmcb.rip = 0x10;
+    CODE(0x10, "\x0f\x35"); // back to 32-bit code
+    vcpu.gpr[GPR_RDX] = 0x1234, vcpu.gpr[GPR_RCX] = 0x7fff0000;
+    assert_true(svm_syscall_emulate(&sv));
+    assert_int_equal(vmcb.rip, 0x1234);
+    assert_int_equal(vmcb.rsp, 0x7fff0000);
+    assert_int_equal(vmcb.cs.selector, 0x23);
+    assert_int_equal(vmcb.cs.attr, 0xcfb);
+    assert_int_equal(vmcb.ss.selector, 0x2b);
+    assert_int_equal(vmcb.cpl, 3);
+    vmcb.rip = 0x10;
+    assert_true(svm_syscall_emulate(&sv)); // SYSEXIT is the kernel's
+    assert_true(sv.exception.valid && sv.exception.vector == VECTOR_GP);
+    CODE(0x10, "\x0f\x0b"); // UD2
+    assert_false(svm_syscall_emulate(&sv));
+    vmcb.star = 0x0023001000000000;
+    vmcb.ss = (struct vmcb_segment){0x2b, 0, 0, 0}; // as SYSRET leaves it here after an interrupt
+    assert_true(svm_sysret_repair(&sv));
+    assert_int_equal(vmcb.ss.attr, 0xcf3);
+    assert_int_equal(vmcb.ss.limit, 0xffffffff);
+    assert_false(svm_sysret_repair(&sv)); // a #SS of its own
+}
+
 static void test_exceptions_that_meet(void **state)
 {
     (void)state;
@@ -382,6 +528,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_interrupt_goes_in, begin),
+        cmocka_unit_test_setup(test_qemu_delivers_an_interrupt_once, begin),
+        cmocka_unit_test_setup(test_qemu_steps_over_a_shadow, begin),
+        cmocka_unit_test_setup(test_dump_walks_to_the_page_that_faulted, begin),
+        cmocka_unit_test_setup(test_dump_tells_the_last_exits, begin),
         cmocka_unit_test_setup(test_interrupt_must_wait, begin),
         cmocka_unit_test_setup(test_cut_short_is_delivered_again, begin),
         cmocka_unit_test_setup(test_exception_before_interrupt, begin),
@@ -395,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup(test_next_rip, begin),
         cmocka_unit_test_setup(test_mov_cr, begin),
         cmocka_unit_test_setup(test_segments, begin),
+        cmocka_unit_test_setup(test_system_calls_on_a_level, begin),
         cmocka_unit_test_setup(test_exceptions_that_meet, begin),
         cmocka_unit_test_setup(test_cr4_rules, begin),
         cmocka_unit_test_setup(test_efer_rules, begin),

@@ -215,6 +215,24 @@ static void input_moves(void **state)
     assert_int_equal(take(0), 0x24);
 }
 
+// The old host ends the line that it has shown in part, the new one shows it whole.
+static void half_a_line_moves(void **state)
+{
+    (void)state;
+    seen_bytes = 0;
+    guest_console_attach(&guest, sink);
+    for (const char *c = "one\nhal"; *c; c++)
+        out8(COM, (u8)*c);
+    move_pc(1000);
+    assert_int_equal(seen_bytes, 8);
+    assert_memory_equal(seen, "one\nhal\n", 8);
+    out8(COM, 'f');
+    out8(COM, '\n');
+    char tail[32] = "";
+    assert_int_equal(guest_console_tail(&guest, tail, sizeof(tail)), 5);
+    assert_string_equal(tail, "half\n");
+}
+
 static void impossible_states_are_refused(void **state)
 {
     (void)state;
@@ -250,6 +268,7 @@ int main(void)
         T(loopback),
         T(probing_as_linux_does),
         T(input_moves),
+        T(half_a_line_moves),
         T(impossible_states_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A vCPU's whole state: out and in unchanged, and nothing in that would fault in the host.
 // sources: kernel/guest/vcpu_state.c kernel/guest/start_state.c kernel/guest/mtrr.c
+// sources: kernel/guest/xsave_area.c
 #include "fake_guest.h"
 #include "kernel/guest/cpuid.h"
 #include "kernel/guest/msr.h"
@@ -81,7 +82,7 @@ static void test_round_trip(void **state)
     s.nmi_pending = 1;
     s.mtrr_base[3] = 0x80000006;
     s.event = (struct pending_event){.valid = 1, .vector = 0x30};
-    memset(s.xsave + 32, 0x5a, 400); // registers
+    memset(s.xsave + 32, 0x5a, 384); // registers
     s.xsave[512] = 7;
     memset(s.xsave + 576, 0xa5, 256); // upper halves
     assert_int_equal(vcpu_check_state(v, &s, err, sizeof(err)), 0);
@@ -97,7 +98,46 @@ static void test_round_trip(void **state)
     assert_int_equal(out.mtrr_base[3], 0x80000006);
     assert_int_equal(out.event.vector, 0x30);
     assert_memory_equal(out.xsave, s.xsave, 832);
-    assert_int_equal(out.xsave_size, 2696);
+    assert_int_equal(out.xsave_size, 832); // as the guest's CPUID lays it out, not the host
+}
+
+// Hosts differ in what they save of a component that is in its initial state, and in how much they
+// have: what travels is the same.
+static void test_xsave_area_has_one_form(void **state)
+{
+    (void)state;
+    struct vcpu_state all, some;
+    memset(xsave_area, 0, sizeof(xsave_area));
+    xsave_area[0] = 0x7f, xsave_area[1] = 3;     // FCW
+    xsave_area[24] = 0x80, xsave_area[25] = 0x1f; // MXCSR
+    xsave_area[28] = 0xff;                        // MXCSR_MASK
+    xsave_area[512] = 0x7;
+    vcpu_save_state(v, &all);
+    xsave_area[0] = xsave_area[1] = xsave_area[28] = 0;
+    memset(xsave_area + 160, 0x77, 256); // left over
+    memset(xsave_area + 576, 0x77, 256);
+    memset(xsave_area + 1088, 0x77, 64); // AVX-512, which this guest does not have
+    xsave_area[512] = 0x20;
+    vcpu_save_state(v, &some);
+    assert_memory_equal(all.xsave, some.xsave, sizeof(all.xsave));
+    assert_int_equal(some.xsave[512], 3);
+    assert_int_equal(vcpu_check_state(v, &some, err, sizeof(err)), 0);
+}
+
+// On a level the last x87 instruction's addresses count only while an exception waits.
+static void test_x87_addresses(void **state)
+{
+    (void)state;
+    memset(xsave_area + 6, 0x11, 18); // FOP, FIP, FDP
+    xsave_area[512] = 3;
+    vcpu_save_state(v, &s);
+    assert_int_equal(s.xsave[8], 0x11);
+    fake_guest.config.cpu = CPU_V3;
+    vcpu_save_state(v, &s);
+    assert_int_equal(s.xsave[8], 0);
+    xsave_area[2] = 0x80; // FSW.ES
+    vcpu_save_state(v, &s);
+    assert_int_equal(s.xsave[8], 0x11);
 }
 
 static void test_xsave_area_is_safe_to_restore(void **state)
@@ -195,6 +235,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup(name, setup)
         T(test_power_on),
         T(test_round_trip),
+        T(test_xsave_area_has_one_form),
+        T(test_x87_addresses),
         T(test_xsave_area_is_safe_to_restore),
         T(test_modelled_registers_are_checked),
         T(test_start_up_ipi),

@@ -193,6 +193,40 @@ static void test_tables(void **state)
     assert_good();
 }
 
+// What a guest on a CPU level is in must be something that the other vendor's CPU can be in too.
+static void test_one_form(void **state)
+{
+    (void)state;
+    user_mode();
+    s.pdpte[2] = 0x1234; // left over from PAE paging
+    s.event = (struct pending_event){.valid = 1, .type = INTR_SOFT_INTERRUPT, .vector = 0x80};
+    s.event.insn_len = 2;
+    s.rflags |= RFLAGS_TF;
+    s.pending_debug = PENDING_DEBUG_BS;
+    vmx_tidy_state(&s, false);
+    assert_int_equal(s.pdpte[2], 0);
+    assert_false(s.event.valid);
+    assert_int_equal(s.pending_debug, PENDING_DEBUG_BS);
+    assert_good();
+    vmx_tidy_state(&s, true);
+    assert_int_equal(s.pending_debug, 0);
+    assert_int_equal(s.dr6, DR6_INIT | PENDING_DEBUG_BS);
+    assert_true(s.exception.valid && s.exception.vector == 1 && !s.exception.has_error);
+    assert_good();
+    user_mode();
+    s.mov_ss_shadow = 1;
+    s.rflags |= RFLAGS_TF;
+    s.pending_debug = PENDING_DEBUG_BS; // held back by the shadow
+    vmx_tidy_state(&s, true);
+    assert_true(s.sti_shadow && !s.mov_ss_shadow);
+    assert_int_equal(s.pending_debug, PENDING_DEBUG_BS);
+    assert_good();
+    pae_mode();
+    s.pdpte[2] = 0x1001;
+    vmx_tidy_state(&s, true);
+    assert_int_equal(s.pdpte[2], 0x1001);
+}
+
 static void test_shadows(void **state)
 {
     (void)state;
@@ -243,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_msrs),        cmocka_unit_test(test_flags_and_rip),
         cmocka_unit_test(test_segments),    cmocka_unit_test(test_tables),
         cmocka_unit_test(test_shadows),     cmocka_unit_test(test_events),
+        cmocka_unit_test(test_one_form),     cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

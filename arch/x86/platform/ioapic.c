@@ -59,6 +59,7 @@ static void service_level(struct vioapic *io, u32 pin)
 // An edge that meets a masked pin is lost, as the data sheet says.
 void vioapic_line(struct platform *p, u32 pin, bool level)
 {
+    assert_held(&p->irq_lock);
     struct vioapic *io = p->ioapic;
     bool rise = level && !(io->lines >> pin & 1);
     u64 e = io->entry[pin];

@@ -17,6 +17,7 @@ int vector_highest(const u32 *bits)
 // SDM 3A 10.8.3.1.
 u32 lapic_ppr(const struct vlapic *l)
 {
+    assert_held(&l->lock);
     int isr = vector_highest(l->isr);
     u32 in_service = isr < 0 ? 0 : (u32)isr & 0xf0;
     return (l->tpr & 0xf0) >= in_service ? l->tpr : in_service;
@@ -180,6 +181,7 @@ static void write_lvt(struct vlapic *l, u32 i, u32 value)
 // Lock held. What has no side effect outside this local APIC.
 static bool write_plain(struct vlapic *l, u32 reg, u32 value)
 {
+    assert_held(&l->lock);
     switch (reg) {
     case REG_TPR:
         l->tpr = value & 0xff;
@@ -329,6 +331,7 @@ void platform_set_cr8(struct vcpu *v, u64 value)
 // APIC is still disabled by software.
 void lapic_registers_reset(struct vlapic *l)
 {
+    assert_held(&l->lock);
     l->tpr = 0;
     l->ldr = lapic_x2apic(l) ? lapic_x2apic_ldr(l->id) : 0;
     l->dfr = ~0u;
@@ -355,6 +358,7 @@ int platform_vcpu_init(struct vcpu *v)
     l->id = v->index;
     l->timer.fn = lapic_timer_fire;
     l->timer.arg = l;
+    l->timer.vcpu = v->index;
     v->lapic = l;
     platform_vcpu_reset(v);
     return 0;

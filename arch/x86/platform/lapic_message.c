@@ -7,6 +7,7 @@
 
 void lapic_accept(struct vlapic *l, u8 vector, bool level)
 {
+    assert_held(&l->lock);
     if (vector < 16) {
         lapic_error(l, ESR_RECEIVE_ILLEGAL);
         return;
@@ -25,6 +26,7 @@ void lapic_accept(struct vlapic *l, u8 vector, bool level)
 // SDM 3A 10.5.3: the error interrupt comes with the first error since the last latching.
 void lapic_error(struct vlapic *l, u32 esr_bit)
 {
+    assert_held(&l->lock);
     u32 lvt = l->lvt[LVT_ERROR];
     bool first = !l->errors;
     l->errors |= esr_bit;

@@ -46,6 +46,7 @@ static u64 deadline_ticks(const struct vlapic *l)
 
 void lapic_timer_arm(struct vlapic *l)
 {
+    assert_held(&l->lock);
     if (mode(l) == TIMER_DEADLINE && l->tsc_deadline)
         gtimer_set(guest_of(l), &l->timer, deadline_ticks(l));
     else if (l->timer_running)
@@ -56,6 +57,7 @@ void lapic_timer_arm(struct vlapic *l)
 
 void lapic_timer_stop(struct vlapic *l)
 {
+    assert_held(&l->lock);
     l->timer_running = 0;
     l->timer_start = l->timer_next = 0;
     l->tsc_deadline = 0;
@@ -64,6 +66,7 @@ void lapic_timer_stop(struct vlapic *l)
 
 void lapic_timer_set_initial(struct vlapic *l, u32 value)
 {
+    assert_held(&l->lock);
     if (mode(l) == TIMER_DEADLINE)
         return; // SDM 3A 10.5.4.1: ignored in this mode
     l->initial_count = value;
@@ -79,6 +82,7 @@ void lapic_timer_set_initial(struct vlapic *l, u32 value)
 // The count goes on from where it is, at the new pace.
 void lapic_timer_set_divide(struct vlapic *l, u32 value)
 {
+    assert_held(&l->lock);
     u32 left = lapic_timer_current(l);
     l->divide = value & 0xb;
     if (l->timer_running) {
@@ -93,6 +97,7 @@ void lapic_timer_set_divide(struct vlapic *l, u32 value)
 // SDM 3A 10.5.4.1: a change between TSC-deadline mode and the others disarms the timer.
 void lapic_timer_set_lvt(struct vlapic *l, u32 value)
 {
+    assert_held(&l->lock);
     u32 before = mode(l);
     if (LVT_TIMER_MODE(value) == TIMER_DEADLINE &&
         !platform_cpuid1_ecx(guest_of(l), CPUID1_ECX_TSC_DEADLINE))
@@ -108,6 +113,7 @@ void lapic_timer_set_lvt(struct vlapic *l, u32 value)
 
 void lapic_timer_set_deadline(struct vlapic *l, u64 value)
 {
+    assert_held(&l->lock);
     if (mode(l) != TIMER_DEADLINE)
         return;
     l->tsc_deadline = value;
@@ -116,6 +122,7 @@ void lapic_timer_set_deadline(struct vlapic *l, u64 value)
 
 u32 lapic_timer_current(struct vlapic *l)
 {
+    assert_held(&l->lock);
     if (!l->timer_running || mode(l) == TIMER_DEADLINE)
         return 0;
     u64 counts = clocks_since_start(l, guest_clock_now(guest_of(l))) / divisor(l);

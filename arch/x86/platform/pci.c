@@ -63,6 +63,7 @@ void pci_set_intx(struct pci_function *f, bool level)
     spin_lock(&p->lock);
     if (f->intx != level) {
         f->intx = level;
+        f->config[PCI_STATUS] ^= PCI_STATUS_INTX;
         update_intx(p);
     }
     spin_unlock(&p->lock);
@@ -137,11 +138,11 @@ void pci_remove_function(struct guest *g, struct pci_function *f)
 
 void pci_reset_function(struct pci_function *f)
 {
+    pci_set_intx(f, false);
     memcpy(f->config, f->initial, sizeof(f->config));
     for (u32 i = 0; i < f->msix.count; i++)
         f->msix.entry[i] = (struct pci_msix_entry){.control = 1};
     f->msix.pending = 0;
-    pci_set_intx(f, false);
     map_bars(f, true);
 }
 
@@ -153,6 +154,18 @@ void pci_resume_function(struct pci_function *f)
     update_intx(p);
     spin_unlock(&p->lock);
     pci_msix_flush(f);
+}
+
+bool pci_function_possible(const struct pci_function *f)
+{
+    for (u32 i = 0; i < PCI_CONFIG_BYTES; i++) {
+        u8 fixed = (u8)~f->writable[i];
+        if (i == PCI_STATUS)
+            fixed &= (u8)~PCI_STATUS_INTX;
+        if ((f->config[i] ^ f->initial[i]) & fixed)
+            return false;
+    }
+    return pci_msix_possible(f) && f->intx == !!(f->config[PCI_STATUS] & PCI_STATUS_INTX);
 }
 
 void pci_describe(struct pci_function *f, u16 vendor, u16 device, u32 class_code, u8 revision)
@@ -195,6 +208,8 @@ static u32 config_read(struct vpci *p, u32 port, u32 size)
     struct pci_function *f = find(p, a >> 11 & 31, a >> 8 & 7);
     if (!(a & ADDRESS_ENABLE) || a >> 16 & 0xff || !f || port + size > 4)
         return ~0u;
+    if (f->config_read)
+        f->config_read(f, (a & 0xfc) + port, size);
     return pci_get(f, (a & 0xfc) + port, size);
 }
 
@@ -206,7 +221,8 @@ static void config_write(struct vpci *p, u32 port, u32 size, u32 value)
         return;
     for (u32 i = 0; i < size; i++) {
         u8 w = f->writable[reg + i];
-        f->config[reg + i] = (f->config[reg + i] & (u8)~w) | ((u8)(value >> i * 8) & w);
+        if (w) // the status, with the pin's level, is pci_set_intx's alone
+            f->config[reg + i] = (f->config[reg + i] & (u8)~w) | ((u8)(value >> i * 8) & w);
     }
     map_bars(f, true);
     spin_lock(&p->lock);

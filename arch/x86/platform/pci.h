@@ -28,6 +28,7 @@ enum pci_config {
 #define PCI_COMMAND_MEMORY  BIT(1)
 #define PCI_COMMAND_MASTER  BIT(2)
 #define PCI_COMMAND_NO_INTX BIT(10)
+#define PCI_STATUS_INTX     BIT(3)
 #define PCI_STATUS_CAPS     BIT(4)
 #define PCI_CAP_MSIX        0x11
 
@@ -64,7 +65,9 @@ struct pci_function {
     struct pci_bar bar[PCI_BARS];
     struct pci_msix msix;
     bool intx; // what the device wants of its interrupt pin
-    // Told after a write to [reg, reg+size), with the PCI device's lock held; may be NULL.
+    // Told before a read and after a write of [reg, reg+size), with the PCI device's mutex held,
+    // which comes before the function's device's; may be NULL.
+    void (*config_read)(struct pci_function *f, u32 reg, u32 size);
     void (*config_written)(struct pci_function *f, u32 reg, u32 size);
     struct pci_function *next;
 };
@@ -97,6 +100,9 @@ void pci_remove_function(struct guest *g, struct pci_function *f);
 void pci_reset_function(struct pci_function *f);
 void pci_resume_function(struct pci_function *f);
 
+// For the check of a loaded state: can this function be in it?
+bool pci_function_possible(const struct pci_function *f);
+
 // The level of the function's INTx pin. Callable with the device's lock held.
 void pci_set_intx(struct pci_function *f, bool level);
 static inline u32 pci_intx_gsi(u32 slot, u32 pin) // pin 0 is INTA; as the DSDT's _PRT says
@@ -110,7 +116,8 @@ void pci_msix_table_write(struct pci_function *f, u64 offset, u32 size, u64 valu
 u64 pci_msix_pba_read(const struct pci_function *f, u64 offset, u32 size);
 bool pci_msix_enabled(const struct pci_function *f);
 void pci_msix_send(struct pci_function *f, u32 vector);
-void pci_msix_flush(struct pci_function *f); // sends what masks no longer hold back
+bool pci_msix_possible(const struct pci_function *f); // as pci_function_possible
+void pci_msix_flush(struct pci_function *f);          // sends what masks no longer hold back
 
 // BAR sizes, masks and capabilities come from the device model on both hosts; a move carries these.
 #define PCI_FUNCTION_FIELDS(id, type, member)                                                      \

@@ -29,6 +29,15 @@ static u32 control(const struct pci_function *f)
     return f->msix.count ? pci_get(f, f->msix.cap + CONTROL, 2) : 0;
 }
 
+bool pci_msix_possible(const struct pci_function *f)
+{
+    const struct pci_msix *m = &f->msix;
+    for (u32 i = 0; i < m->count; i++)
+        if (m->entry[i].control & ~ENTRY_MASKED || m->entry[i].address & 3)
+            return false;
+    return m->count == PCI_MSIX_MAX || !(m->pending >> m->count);
+}
+
 bool pci_msix_enabled(const struct pci_function *f)
 {
     return control(f) & CONTROL_ENABLE;
@@ -37,6 +46,7 @@ bool pci_msix_enabled(const struct pci_function *f)
 // Lock held.
 static void flush(struct pci_function *f)
 {
+    assert_held(&f->msix.lock);
     struct pci_msix *m = &f->msix;
     if ((control(f) & (CONTROL_ENABLE | CONTROL_MASKALL)) != CONTROL_ENABLE)
         return;

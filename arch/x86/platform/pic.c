@@ -79,6 +79,7 @@ static void set_input(struct pic_chip *c, u32 ir, bool level)
 
 void vpic_line(struct platform *p, u32 line, bool level)
 {
+    assert_held(&p->irq_lock);
     set_input(&p->pic->chip[line >> 3], line & 7, level);
     update(p->pic);
 }

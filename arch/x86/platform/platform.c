@@ -2,15 +2,35 @@
 // Puts the PC together: creates its devices in order, and what does not belong to one of them.
 #include "arch/x86/platform/platform.h"
 
+#include "kernel/guest/kvmclock.h"
+#include "kernel/guest/virtio_devices.h"
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
+#include "net/guest_nic.h"
 
 // Interrupt controllers first: the others drive their lines from init on.
 static const struct device_ops *const devices[] = {
     &vpic_device,  &vioapic_device, &vlapic_device, &vpit_device, &vrtc_device,
     &vuart_device, &vpm_device,     &vpci_device,   &vkbd_device, &vmisc_device,
 };
+
+static bool add_device(struct guest *g, const struct device_ops *ops, u32 instance)
+{
+    bool ok = device_add(g, ops, instance) != NULL;
+    if (!ok)
+        log_error("platform", "guest %s: device %s could not be created", g->name, ops->name);
+    return ok;
+}
+
+static bool add_virtio(struct guest *g)
+{
+    bool ok = !g->config.network || add_device(g, &guest_nic_device, 0);
+    for (u32 i = 0; ok && i < g->config.disk_count; i++)
+        ok = add_device(g, &vblk_device, i);
+    ok = ok && (!g->config.rng || add_device(g, &vrng_device, 0));
+    return ok && (!g->config.balloon || add_device(g, &vballoon_device, 0));
+}
 
 // The guest's memory and clock are there already. Returns 0, E_NOMEM, or what a device refused
 // with.
@@ -21,16 +41,14 @@ int platform_create(struct guest *g)
         return E_NOMEM;
     p->guest = g;
     g->platform = p;
-    for (u32 i = 0; i < ARRAY_SIZE(devices); i++) {
-        if (!device_add(g, devices[i], 0)) {
-            log_error("platform", "guest %s: device %s could not be created", g->name,
-                      devices[i]->name);
-            devices_destroy(g);
-            platform_destroy(g);
-            return E_NOMEM;
-        }
-    }
-    return 0;
+    bool ok = g->config.clock != CLOCK_KVM || add_device(g, &kvmclock_device, 0);
+    for (u32 i = 0; ok && i < ARRAY_SIZE(devices); i++)
+        ok = add_device(g, devices[i], 0);
+    if (ok && add_virtio(g))
+        return 0;
+    devices_destroy(g);
+    platform_destroy(g);
+    return E_NOMEM;
 }
 
 // After devices_destroy.

@@ -30,6 +30,7 @@ enum { UART_DATA, UART_IER, UART_IIR, UART_LCR, UART_MCR, UART_LSR, UART_MSR, UA
 #define MSR_CONNECTED 0xb0 // carrier, data set ready, clear to send
 #define FIFO_DEPTH    16
 #define RX_QUEUE      1024
+#define LINE_BYTES    200 // of the line under way that moves with the guest
 
 struct vuart {
     struct device *device;
@@ -41,6 +42,10 @@ struct vuart {
     u16 divisor;
     u16 rx_count;
     u8 rx[RX_QUEUE]; // the oldest byte first
+    // Written since the last line feed, as it was at the pause: a line that is under way when the
+    // guest changes hosts comes out whole at the new one.
+    u16 line_count;
+    u8 line[LINE_BYTES];
 };
 
 static u32 fifo_depth(const struct vuart *u)
@@ -87,20 +92,23 @@ static void receive(struct vuart *u, u8 byte)
         u->line_errors |= LSR_OVERRUN;
 }
 
-static void transmit(struct vuart *u, u8 byte)
+static void put_out(struct vuart *u, char c)
 {
     struct guest *g = u->device->guest;
-    char c = (char)byte;
+    console_ring_put(&u->ring, c);
+    if (g->console_sink)
+        g->console_sink(g, &c, 1);
+}
+
+static void transmit(struct vuart *u, u8 byte)
+{
     u->tx_pending = 0;
     update_irq(u); // an edge-triggered line must fall before it can rise again
     u->tx_pending = 1;
-    if (u->mcr & MCR_LOOP) {
+    if (u->mcr & MCR_LOOP)
         receive(u, byte);
-    } else {
-        console_ring_put(&u->ring, c);
-        if (g->console_sink)
-            g->console_sink(g, &c, 1);
-    }
+    else
+        put_out(u, (char)byte);
 }
 
 static u8 take_received(struct vuart *u)
@@ -301,19 +309,36 @@ static int uart_init(struct device *d)
     return device_claim_ports(d, 0x3f8, 8, 0);
 }
 
+// Whoever shows this console is not left with half a line.
 static void uart_fini(struct device *d)
 {
+    char last = '\n';
+    struct vuart *u = d->priv;
+    console_ring_tail(&u->ring, &last, 1);
+    if (last != '\n')
+        put_out(u, '\n');
     platform_of(d->guest)->uart = NULL;
 }
 
 static void uart_pause(struct device *d)
 {
-    (void)d; // no timers
+    struct vuart *u = d->priv;
+    char tail[LINE_BYTES];
+    size_t n = console_ring_tail(&u->ring, tail, sizeof(tail)), start = n;
+    while (start && tail[start - 1] != '\n')
+        start--;
+    u->line_count = (u16)(n - start);
+    memset(u->line, 0, sizeof(u->line));
+    memcpy(u->line, tail + start, n - start);
 }
 
 static void uart_resume(struct device *d)
 {
-    update_irq(d->priv);
+    struct vuart *u = d->priv;
+    bool arrived = !u->ring.written;
+    for (u32 i = 0; arrived && i < u->line_count; i++)
+        put_out(u, (char)u->line[i]);
+    update_irq(u);
 }
 
 static bool check(const void *copy, char *err, size_t size)
@@ -339,11 +364,13 @@ static const struct state_field fields[] = {
     FIELD(9, FIELD_COPY, struct vuart, divisor, 1, 0, 0),
     FIELD(10, FIELD_COPY, struct vuart, rx_count, 1, 0, RX_QUEUE),
     FIELD_ARRAY(11, FIELD_BYTES, struct vuart, rx, 1),
+    FIELD(12, FIELD_COPY, struct vuart, line_count, 2, 0, LINE_BYTES),
+    FIELD_ARRAY(13, FIELD_BYTES, struct vuart, line, 2),
     FIELD_LAST,
 };
 static const struct state_table state = {
     .name = "uart",
-    .version = 1,
+    .version = 2,
     .fields = fields,
     .check = check,
     .struct_size = sizeof(struct vuart),

@@ -4,10 +4,13 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
+#include "kernel/thread.h"
 
 struct svm_caps svm_caps;
 
-#define CPUID_SVM 0x8000000a // APM 3 E.4.9
+#define CPUID_SVM                0x8000000a // APM 3 E.4.9
+#define MSR_DE_CFG               0xc0011029
+#define DE_CFG_LFENCE_SERIALIZES BIT(1)
 
 // IBRS, STIBP and SSBD, as Intel's leaf or as AMD's own announces them (APM 3 E.3.6, E.4.8).
 static u64 spec_ctrl_bits(void)
@@ -43,6 +46,29 @@ static bool has_svm(char *why, size_t size)
     return true;
 }
 
+// QEMU's own emulation of CPUs (TCG), which says so where hypervisors do.
+static bool emulated_by_qemu(void)
+{
+    u32 r[4];
+    cpuid(1, 0, r);
+    if (!(r[2] & BIT(31)))
+        return false;
+    cpuid(0x40000000, 0, r);
+    return memcmp(&r[1], "TCGTCGTCGTCG", 12) == 0;
+}
+
+// In QEMU (7.2 to 10.0) whichever CPU loads x87 state, by FXRSTOR or XRSTOR and in a guest as well,
+// rewrites a word of the first CPU's state without a lock, to clear an IGNNE# flag there. That word
+// also says whether nested paging is on, GIF, and whether interrupts end the guest's turn. What the
+// first CPU's VMRUN, #VMEXIT, CLGI or STGI change in it at that moment is lost: then its guest runs
+// on the host's memory, the host below the guest's tables, or no interrupt comes any more. A CPU
+// that never uses them has nothing to lose.
+static void keep_guests_off_first_cpu(void)
+{
+    log_info("svm", "QEMU emulates this CPU: guests keep off CPU 0 where there are others");
+    thread_keep_off(BIT(0));
+}
+
 bool svm_probe(char *why, size_t size)
 {
     u32 r[4];
@@ -56,13 +82,28 @@ bool svm_probe(char *why, size_t size)
         .flush_by_asid = r[3] & BIT(6),
         .decode_assists = r[3] & BIT(7),
         .rdtscp = host_features.rdtscp,
+        .qemu = emulated_by_qemu(),
         .spec_ctrl_bits = spec_ctrl_bits(),
     };
     if (svm_caps.asids < 2) {
         snprintf(why, size, "AMD-V of this CPU has no address space identifier for a guest");
         return false;
     }
+    if (svm_caps.qemu)
+        keep_guests_off_first_cpu();
     return true;
+}
+
+// Kernels on Intel CPUs count on LFENCE to hold back what follows it. AMD's does so where this bit
+// is set (AMD, "Software techniques for managing speculation", mitigation G-2); families 0Fh and
+// 11h have no such register and need none. Under another hypervisor it is that one's to set.
+static void make_lfence_serialize(void)
+{
+    u32 r[4];
+    cpuid(1, 0, r);
+    bool hypervisor = r[2] & BIT(31);
+    if (!hypervisor && host_features.family >= 0x10 && host_features.family != 0x11)
+        wrmsr(MSR_DE_CFG, rdmsr(MSR_DE_CFG) | DE_CFG_LFENCE_SERIALIZES);
 }
 
 static void vmsave(u64 pa)
@@ -88,6 +129,7 @@ int svm_cpu_enable(void)
         wrmsr(MSR_VM_CR, vm_cr & ~VM_CR_SVMDIS);
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, hsave);
+    make_lfence_serialize();
     // Means nothing in long mode. Guests set it, and a CR4 that differs in how pages are read makes
     // an emulated CPU flush once more at each entry and each exit.
     write_cr4(read_cr4() | CR4_PSE);

@@ -119,4 +119,5 @@ void svm_dump(struct vcpu *v)
     dump_fields(sv);
     dump_event("pending event", &sv->event);
     dump_event("pending exception", &sv->exception);
+    svm_trail_dump(sv);
 }

@@ -8,27 +8,16 @@ static const struct {
     u8 kind, opcode_len;
 } plain[0x30] = {
 #define PLAIN(code, kind, len) [(code)-SVM_EXIT_INTR] = {kind, len}
-    PLAIN(SVM_EXIT_RDPMC, EXIT_GP, 2),
-    PLAIN(SVM_EXIT_CPUID, EXIT_CPUID, 2),
-    PLAIN(SVM_EXIT_RSM, EXIT_UNDEFINED, 2),
-    PLAIN(SVM_EXIT_INVD, EXIT_INVD, 2),
-    PLAIN(SVM_EXIT_PAUSE, EXIT_PAUSE, 1),
-    PLAIN(SVM_EXIT_HLT, EXIT_HLT, 1),
-    PLAIN(SVM_EXIT_INVLPGA, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_VMRUN, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_VMMCALL, EXIT_HYPERCALL, 3),
-    PLAIN(SVM_EXIT_VMLOAD, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_VMSAVE, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_STGI, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_CLGI, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_SKINIT, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_RDTSCP, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_WBINVD, EXIT_INVD, 2),
-    PLAIN(SVM_EXIT_MONITOR, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_MWAIT, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_MWAIT_COND, EXIT_UNDEFINED, 3),
-    PLAIN(SVM_EXIT_XSETBV, EXIT_XSETBV, 3),
-    PLAIN(SVM_EXIT_RDPRU, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_RDPMC, EXIT_GP, 2),          PLAIN(SVM_EXIT_CPUID, EXIT_CPUID, 2),
+    PLAIN(SVM_EXIT_RSM, EXIT_UNDEFINED, 2),     PLAIN(SVM_EXIT_INVD, EXIT_INVD, 2),
+    PLAIN(SVM_EXIT_PAUSE, EXIT_PAUSE, 1),       PLAIN(SVM_EXIT_HLT, EXIT_HLT, 1),
+    PLAIN(SVM_EXIT_INVLPGA, EXIT_UNDEFINED, 3), PLAIN(SVM_EXIT_VMRUN, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_VMMCALL, EXIT_HYPERCALL, 3), PLAIN(SVM_EXIT_VMLOAD, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_VMSAVE, EXIT_UNDEFINED, 3),  PLAIN(SVM_EXIT_STGI, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_CLGI, EXIT_UNDEFINED, 3),    PLAIN(SVM_EXIT_SKINIT, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_WBINVD, EXIT_INVD, 2),       PLAIN(SVM_EXIT_MONITOR, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_MWAIT, EXIT_UNDEFINED, 3),   PLAIN(SVM_EXIT_MWAIT_COND, EXIT_UNDEFINED, 3),
+    PLAIN(SVM_EXIT_XSETBV, EXIT_XSETBV, 3),     PLAIN(SVM_EXIT_RDPRU, EXIT_UNDEFINED, 3),
 #undef PLAIN
 };
 
@@ -71,6 +60,16 @@ static void msr_exit(struct svm_vcpu *sv, struct vm_exit *x)
     x->msr.index = (u32)sv->v->gpr[GPR_RCX];
 }
 
+// Either code may stand for either instruction: QEMU reports RDTSCP as RDTSC.
+static void rdtsc_exit(struct svm_vcpu *sv, struct vm_exit *x)
+{
+    u8 rex;
+    bool aux = svm_insn_is(sv, 0x0f, 0x01, &rex) || sv->vmcb->exit_code == SVM_EXIT_RDTSCP;
+    x->kind = aux && !svm_caps.rdtscp ? EXIT_UNDEFINED : EXIT_RDTSC;
+    x->insn_len = svm_insn_len(sv, aux ? 3 : 2);
+    x->rdtsc.aux = aux;
+}
+
 static void exception_exit(struct svm_vcpu *sv, u8 vector, struct vm_exit *x)
 {
     x->kind = EXIT_RETRY;
@@ -79,6 +78,12 @@ static void exception_exit(struct svm_vcpu *sv, u8 vector, struct vm_exit *x)
             x->kind = EXIT_NMI_WINDOW;
     } else if (vector == VECTOR_DB || vector == VECTOR_AC) {
         svm_exception_reflect(sv, vector);
+    } else if (vector == VECTOR_SS) {
+        if (!svm_sysret_repair(sv))
+            svm_exception_reflect(sv, vector);
+    } else if (vector == VECTOR_UD) {
+        if (!svm_syscall_emulate(sv))
+            svm_inject_exception(sv->v, VECTOR_UD, false, 0);
     } else if (vector == VECTOR_MC) {
         fatal_exit(sv, "machine check while the guest ran", x);
     } else {
@@ -126,6 +131,8 @@ static void rare_exit(struct svm_vcpu *sv, u64 code, struct vm_exit *x)
 void svm_exit_decode(struct svm_vcpu *sv, struct vm_exit *x)
 {
     u64 code = sv->vmcb->exit_code;
+    if (unlikely(code == (u32)SVM_EXIT_INVALID)) // QEMU writes 32 bits of it
+        code = SVM_EXIT_INVALID;
     bool vectoring = false;
     if (unlikely(sv->vmcb->exit_int_info & EVENT_VALID) && code != SVM_EXIT_INVALID) {
         svm_events_keep_vectoring(sv);
@@ -143,6 +150,10 @@ void svm_exit_decode(struct svm_vcpu *sv, struct vm_exit *x)
         break;
     case SVM_EXIT_NPF:
         svm_exit_npf(sv, vectoring, x);
+        break;
+    case SVM_EXIT_RDTSC:
+    case SVM_EXIT_RDTSCP:
+        rdtsc_exit(sv, x);
         break;
     case SVM_EXIT_VINTR:
         x->kind = EXIT_IRQ_WINDOW;

@@ -93,6 +93,15 @@ u32 svm_insn_len(struct svm_vcpu *sv, u32 opcode_len)
     return len <= b.count ? len : 0;
 }
 
+bool svm_insn_is(struct svm_vcpu *sv, u8 first, u8 second, u8 *rex)
+{
+    struct bytes b;
+    bool lock;
+    fetch(sv, &b);
+    u32 at = prefixes(&b, rex, &lock);
+    return at + 2 <= b.count && b.byte[at] == first && b.byte[at + 1] == second;
+}
+
 // 0F 20 /r and 0F 22 /r. The register form is all there is, whatever ModRM.mod says (APM 3, MOV
 // CRn). MOV to CR8 also comes as LOCK MOV to CR0.
 bool svm_insn_mov_cr(struct svm_vcpu *sv, u8 *gpr, u8 *len)

@@ -83,7 +83,10 @@ int svm_get_msr(struct vcpu *v, u32 index, u64 *value)
 {
     struct svm_vcpu *sv = svm_of(v);
     const u64 *lazy = lazy_msr(&sv->lazy, index), *field = vmcb_msr(sv->vmcb, index);
-    if (lazy)
+    const u64 *own = svm_level_msr(sv, index);
+    if (own)
+        *value = *own;
+    else if (lazy)
         *value = svm_is_loaded(sv) ? rdmsr(index) : *lazy;
     else if (field)
         *value = index == MSR_EFER ? *field & ~EFER_SVME : *field;
@@ -131,7 +134,8 @@ static int efer_set(struct svm_vcpu *sv, u64 value)
 int svm_set_msr(struct vcpu *v, u32 index, u64 value)
 {
     struct svm_vcpu *sv = svm_of(v);
-    u64 *lazy = lazy_msr(&sv->lazy, index), *field = vmcb_msr(sv->vmcb, index);
+    u64 *lazy = lazy_msr(&sv->lazy, index), *own = svm_level_msr(sv, index);
+    u64 *field = own ? own : vmcb_msr(sv->vmcb, index);
     if (!lazy && !field)
         return E_NOENT;
     if (!value_ok(index, value))
@@ -141,5 +145,6 @@ int svm_set_msr(struct vcpu *v, u32 index, u64 value)
     *(lazy ? lazy : field) = value;
     if (lazy && svm_is_loaded(sv))
         wrmsr(index, value);
+    svm_syscall_load(sv);
     return 0;
 }

@@ -64,6 +64,17 @@ void svm_exit_iret(struct svm_vcpu *sv, struct vm_exit *x)
     x->kind = EXIT_RETRY;
 }
 
+// QEMU's VMRUN ignores the shadow before 8: an interrupt would come between STI and HLT, and the
+// CPU sleep in spite of it. The instruction that the shadow is for is stepped over instead.
+bool svm_shadow_enter(struct svm_vcpu *sv)
+{
+    if (!svm_in_shadow(sv) || (sv->vmcb->event_inj & EVENT_VALID))
+        return false;
+    if (!sv->step)
+        step_start(sv, STEP_SHADOW);
+    return true;
+}
+
 void svm_want_nmi_window(struct vcpu *v, bool on)
 {
     svm_of(v)->nmi_window = on;

@@ -23,8 +23,8 @@ static struct vmcb_segment *field(struct vmcb *b, enum seg i)
 static u16 attr_read(const struct vmcb *b, enum seg i, u16 attr)
 {
     u16 cpl = (u16)(b->cpl << 5);
-    if (!(attr & ATTR_PRESENT))
-        attr |= SEG_UNUSABLE;
+    if (!(attr & ATTR_PRESENT)) // what else it has means nothing, and differs between vendors
+        attr = (attr & ATTR_DPL) | SEG_UNUSABLE;
     if (i == SEG_TR)
         return attr | TSS_BUSY;
     if (i == SEG_LDTR)

@@ -43,6 +43,16 @@ static const struct {
 #undef PLAIN
 };
 
+static void syscall_read(const struct svm_vcpu *sv, struct vcpu_state *s)
+{
+    if (!sv->level)
+        return;
+    s->sysenter_cs = sv->sys.sysenter_cs;
+    s->sysenter_esp = sv->sys.sysenter_esp;
+    s->sysenter_eip = sv->sys.sysenter_eip;
+    s->cstar = sv->sys.cstar;
+}
+
 // The other vendor keeps the four PAE pointers in registers; this one reads them at each walk.
 static void pdptes_read(struct vcpu *v, struct vcpu_state *s)
 {
@@ -54,7 +64,7 @@ static void pdptes_read(struct vcpu *v, struct vcpu_state *s)
 // One shadow bit stands for STI's and for that of MOV SS; only the first implies interrupts on.
 static void shadows_read(const struct svm_vcpu *sv, struct vcpu_state *s)
 {
-    bool shadow = sv->vmcb->int_state & INT_SHADOW;
+    bool shadow = svm_in_shadow(sv);
     s->sti_shadow = shadow && (s->rflags & RFLAGS_IF);
     s->mov_ss_shadow = shadow && !(s->rflags & RFLAGS_IF);
     s->nmi_blocked = sv->nmi_blocked;
@@ -74,6 +84,7 @@ void svm_get_state(struct vcpu *v, struct vcpu_state *s)
     sv->vmcb->rax = v->gpr[GPR_RAX];
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
         memcpy((u8 *)s + plain[i].to, (u8 *)sv->vmcb + plain[i].from, plain[i].size);
+    syscall_read(sv, s);
     s->rflags = svm_rflags(sv);
     s->cr4 = sv->cr4;
     s->efer &= ~EFER_SVME;
@@ -117,6 +128,8 @@ static void fields_write(struct svm_vcpu *sv, const struct vcpu_state *s)
     struct vmcb *b = sv->vmcb;
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
         memcpy((u8 *)b + plain[i].from, (const u8 *)s + plain[i].to, plain[i].size);
+    sv->sys = (struct svm_syscall){s->sysenter_cs, s->sysenter_esp, s->sysenter_eip, s->cstar};
+    svm_syscall_load(sv);
     b->efer |= EFER_SVME;
     b->dr7 |= DR7_FIXED1;
     svm_cr4_set(sv, s->cr4);

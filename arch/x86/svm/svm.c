@@ -40,17 +40,19 @@ static void get_paging(struct vcpu *v, u64 *cr0, u64 *cr3, u64 *cr4, u64 *efer, 
     put(rflags, svm_rflags(sv));
 }
 
-static bool has_tsc_scaling(void)
+// The hardware has 8 integer and 32 fractional bits (APM 2 15.30.5); scale has 48 of these.
+static u64 tsc_scale_max(void)
 {
-    return svm_caps.tsc_scaling;
+    return svm_caps.tsc_scaling ? (1ull << 56) - 1 : 0;
 }
 
-// The hardware has 8 integer and 32 fractional bits (APM 2 15.30.5); scale has 48 of these.
-static void set_tsc(struct vcpu *v, u64 scale, u64 offset)
+static void set_tsc(struct vcpu *v, u64 scale, u64 offset, bool exits)
 {
     struct svm_vcpu *sv = svm_of(v);
     sv->vmcb->tsc_offset = offset;
-    sv->tsc_ratio = (scale ? scale : 1ull << 48) >> 16;
+    sv->tsc_ratio = scale >> 16;
+    vmcb_intercept(sv->vmcb, SVM_EXIT_RDTSC, exits);
+    vmcb_intercept(sv->vmcb, SVM_EXIT_RDTSCP, exits || !svm_caps.rdtscp);
     if (svm_caps.tsc_scaling && svm_is_loaded(sv))
         wrmsr(MSR_TSC_RATIO, sv->tsc_ratio);
 }
@@ -93,7 +95,7 @@ const struct backend_ops svm_backend = {
     .want_nmi_window = svm_want_nmi_window,
     .get_msr = svm_get_msr,
     .set_msr = svm_set_msr,
-    .has_tsc_scaling = has_tsc_scaling,
+    .tsc_scale_max = tsc_scale_max,
     .set_tsc = set_tsc,
     .invalidate_guest_tlb = svm_invalidate_guest_tlb,
     .dump = svm_dump,

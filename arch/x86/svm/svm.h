@@ -30,6 +30,7 @@
 #define DR6_INIT      0xffff0ff0ull
 #define DR7_FIXED1    BIT(10)
 #define CS_LONG       BIT(9) // in a segment's attributes
+#define CS_DEFAULT32  BIT(10)
 
 #define MSR_SPEC_CTRL      0x48
 #define MSR_SYSENTER_CS    0x174
@@ -52,7 +53,9 @@
 #define VECTOR_NMI 2
 #define VECTOR_BP  3
 #define VECTOR_OF  4
+#define VECTOR_UD  6
 #define VECTOR_DF  8
+#define VECTOR_SS  12
 #define VECTOR_GP  13
 #define VECTOR_AC  17
 #define VECTOR_MC  18
@@ -61,12 +64,14 @@
 struct svm_caps {
     u32 asids; // address space identifiers, the host's 0 included
     bool next_rip, flush_by_asid, decode_assists, tsc_scaling, rdtscp;
+    bool qemu;          // the CPU is QEMU's own emulation, with its faults
     u64 spec_ctrl_bits; // bits of SPEC_CTRL that exist
 };
 extern struct svm_caps svm_caps;
 
 struct svm_vcpu;
 
+// That CPU's own.
 struct svm_cpu {
     u64 hsave_pa; // the CPU's own save area (APM 2 15.30.4)
     u64 host_pa;  // VMSAVE of the host's FS, GS, TR, LDTR and system call registers
@@ -75,6 +80,7 @@ struct svm_cpu {
     struct svm_vcpu *current;
 };
 
+// Constant, or as each field says; np has a lock.
 struct svm_guest {
     struct guest *guest;
     struct nested_paging np;
@@ -88,9 +94,24 @@ struct svm_lazy {
     u64 dr[4];
 };
 
+// System call MSRs as a guest on a CPU level wrote them, in full.
+struct svm_syscall {
+    u64 sysenter_cs, sysenter_esp, sysenter_eip, cstar;
+};
+
 // One instruction is let through with TF set: NMIs are possible behind it.
 enum svm_step { STEP_NONE, STEP_IRET, STEP_SHADOW };
 
+#define SVM_TRAIL 8
+// An exit, and the entry before it.
+struct svm_trail {
+    u64 code, info1, info2, vectoring, injected, rip;
+    u32 cpu, asid;
+    u8 tlb_control;
+};
+
+// The vCPU thread's own, on the CPU it is loaded on; while it is parked, whoever holds the guest.
+// Others set flush_wanted and read exit_seq.
 struct svm_vcpu {
     struct vcpu *v;
     struct svm_guest *sg;
@@ -115,8 +136,11 @@ struct svm_vcpu {
     struct pending_event event;     // cut short, or given by inject_irq / inject_nmi
     struct pending_event exception; // given by inject_exception; goes first
     struct svm_lazy lazy;
-    struct ktimer slice; // ends the guest's turn: SVM has no timer of its own
-    u64 slice_deadline;  // host TSC; ~0: not armed
+    bool level; // on a CPU level, which is Intel's
+    struct svm_syscall sys;
+    struct ktimer slice;               // ends the guest's turn: SVM has no timer of its own
+    u64 slice_deadline;                // host TSC; ~0: not armed
+    struct svm_trail trail[SVM_TRAIL]; // of exit n at n % SVM_TRAIL
 };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)
@@ -138,7 +162,7 @@ static inline bool svm_is_loaded(const struct svm_vcpu *sv)
 }
 // maps.c
 int svm_maps_init(void);
-extern u64 svm_msrpm_pa, svm_iopm_pa;
+extern u64 svm_msrpm_pa, svm_level_msrpm_pa, svm_iopm_pa;
 // vcpu.c
 int svm_vcpu_create(struct vcpu *v);
 void svm_vcpu_destroy(struct vcpu *v);
@@ -154,6 +178,9 @@ void svm_skip_insn(struct vcpu *v, u32 len);
 // insn.c
 // Length of the instruction that exited, opcode_len without its prefixes; 0 when it can't be read.
 u32 svm_insn_len(struct svm_vcpu *sv, u32 opcode_len);
+// Whether the instruction's first two bytes behind its prefixes are these. Reads the guest's
+// memory.
+bool svm_insn_is(struct svm_vcpu *sv, u8 first, u8 second, u8 *rex);
 // A MOV between a control register and a general one. False when it can't be read.
 bool svm_insn_mov_cr(struct svm_vcpu *sv, u8 *gpr, u8 *len);
 // control_regs.c
@@ -172,10 +199,16 @@ void svm_events_keep_vectoring(struct svm_vcpu *sv);
 void svm_events_changed(struct svm_vcpu *sv); // after event or exception was set from outside
 void svm_exception_reflect(struct svm_vcpu *sv, u8 vector);
 bool svm_event_repeats(const struct pending_event *e); // its instruction is run again instead
+// An interrupt shadow is on, or stepped over.
+static inline bool svm_in_shadow(const struct svm_vcpu *sv)
+{
+    return (sv->vmcb->int_state & INT_SHADOW) || sv->step == STEP_SHADOW;
+}
 // nmi.c
 void svm_want_nmi_window(struct vcpu *v, bool on);
 void svm_nmi_block(struct svm_vcpu *sv, bool blocked);
-void svm_nmi_enter(struct svm_vcpu *sv); // right before the entry, after svm_events_enter
+bool svm_shadow_enter(struct svm_vcpu *sv); // on QEMU; whether interrupts must not come yet
+void svm_nmi_enter(struct svm_vcpu *sv);    // right before the entry, after svm_events_enter
 void svm_exit_iret(struct svm_vcpu *sv, struct vm_exit *x);
 // A #DB exit that only ended a step of ours.
 bool svm_step_ends(struct svm_vcpu *sv);
@@ -187,6 +220,11 @@ int svm_get_msr(struct vcpu *v, u32 index, u64 *value);
 int svm_set_msr(struct vcpu *v, u32 index, u64 value);
 void svm_lazy_load(const struct svm_lazy *l);
 void svm_lazy_save(struct svm_lazy *l);
+// syscall.c
+u64 *svm_level_msr(struct svm_vcpu *sv, u32 index); // NULL: not one of svm_syscall
+void svm_syscall_load(struct svm_vcpu *sv);         // after a change of sv->sys or LSTAR
+bool svm_syscall_emulate(struct svm_vcpu *sv);      // a #UD; false: it is the guest's
+bool svm_sysret_repair(struct svm_vcpu *sv);        // a #SS; the same
 // state.c, segments.c
 void svm_get_state(struct vcpu *v, struct vcpu_state *s);
 int svm_set_state(struct vcpu *v, const struct vcpu_state *s);
@@ -208,6 +246,9 @@ void svm_flush_guest(struct guest *g);   // complete on return
 void svm_tlb_enter(struct svm_vcpu *sv); // nothing may come between this and the entry
 void svm_tlb_failed(struct svm_vcpu *sv);
 void svm_invalidate_guest_tlb(struct vcpu *v);
+// trail.c
+void svm_trail_add(struct svm_vcpu *sv, u64 injected); // before exit_seq counts the exit
+void svm_trail_dump(const struct svm_vcpu *sv);
 // dump.c
 void svm_dump(struct vcpu *v);
 

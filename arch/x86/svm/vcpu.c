@@ -28,7 +28,9 @@ static void controls_init(struct svm_vcpu *sv)
     // for ever. A machine check is the host's.
     b->intercept_exceptions = BIT(VECTOR_DB) | BIT(VECTOR_AC) | BIT(VECTOR_MC);
     b->iopm_pa = svm_iopm_pa;
-    b->msrpm_pa = svm_msrpm_pa;
+    b->msrpm_pa = sv->level ? svm_level_msrpm_pa : svm_msrpm_pa;
+    if (sv->level)
+        b->intercept_exceptions |= BIT(VECTOR_UD) | BIT(VECTOR_SS);
     b->int_ctl = V_INTR_MASKING;
     b->np_enable = 1;
     b->n_cr3 = sv->sg->np.root;
@@ -74,6 +76,7 @@ int svm_vcpu_create(struct vcpu *v)
     sv->slice_deadline = ~0ull;
     sv->tsc_ratio = TSC_RATIO_ONE;
     sv->cr4_allowed = guest_cr4_allowed(v->guest);
+    sv->level = v->guest->config.cpu != CPU_HOST;
     controls_init(sv);
     registers_init(sv);
     sv->sg->vcpus++;

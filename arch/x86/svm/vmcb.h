@@ -115,6 +115,7 @@ static_assert(offsetof(struct vmcb, g_pat) == 0x668, "APM 2 table B-2");
 #define SVM_EXIT_SMI        0x62
 #define SVM_EXIT_INIT       0x63
 #define SVM_EXIT_VINTR      0x64
+#define SVM_EXIT_RDTSC      0x6e
 #define SVM_EXIT_RDPMC      0x6f
 #define SVM_EXIT_CPUID      0x72
 #define SVM_EXIT_RSM        0x73

@@ -1,35 +1,47 @@
 // SPDX-License-Identifier: MIT
-// A guest's extended page tables: created, filled with 2 MiB pages, freed (SDM 3C 28.2).
-#include "arch/x86/vmx/ept.h"
+// A guest's extended page tables (SDM 3C 28.2) and its dirty log, by PML or by write-protection.
 #include "arch/x86/vmx/vmx.h"
 #include "kernel/lib.h"
+#include "kernel/mem.h"
+
+#define EPT_R     BIT(0)
+#define EPT_W     BIT(1)
+#define EPT_X     BIT(2)
+#define EPT_WB    (6ull << 3)
+#define EPT_LARGE BIT(7)
+#define EPT_D     BIT(9)
+
+// Bits of EPTP (SDM 3C 24.6.11).
+#define EPTP_WB    6ull
+#define EPTP_WALK4 (3ull << 3)
+#define EPTP_AD    BIT(6)
+
+// The dirty flag is clear from the start: PML tells when the CPU sets it (SDM 3C 28.2.6).
+static const struct np_format ept = {
+    .present = EPT_R,
+    .write = EPT_W,
+    .dirty = EPT_D,
+    .table = EPT_R | EPT_W | EPT_X,
+    .leaf = EPT_R | EPT_W | EPT_X | EPT_WB,
+    .large = EPT_LARGE,
+};
 
 int vmx_guest_create(struct guest *g)
 {
     struct vmx_guest *vg = kzalloc(sizeof *vg);
     if (!vg)
         return E_NOMEM;
-    vg->root = page_alloc_zero(0);
-    if (!vg->root) {
+    if (np_init(&vg->np, &ept, g, vmx_flush_guest) < 0) {
         kfree(vg);
         return E_NOMEM;
     }
     vg->guest = g;
-    vg->eptp = vg->root | EPTP_WB | EPTP_WALK4 | EPTP_AD;
+    vg->eptp = vg->np.root | EPTP_WB | EPTP_WALK4 | EPTP_AD;
     // No CPU has flushed generation 1 yet, so each does before it first uses this root: the page
     // may have been another guest's root before.
     vg->flush_gen = 1;
     g->backend = vg;
     return 0;
-}
-
-static void free_tables(u64 table_pa, int level)
-{
-    const struct ept_table *t = phys_ptr(table_pa);
-    for (unsigned i = 0; level > 1 && i < EPT_ENTRIES; i++)
-        if (t->entry[i] && !ept_is_leaf(t->entry[i], level))
-            free_tables(t->entry[i] & EPT_ADDR, level - 1);
-    page_free(table_pa, 0);
 }
 
 void vmx_guest_destroy(struct guest *g)
@@ -38,36 +50,50 @@ void vmx_guest_destroy(struct guest *g)
     if (!vg)
         return;
     assert(vg->vcpus == 0);
-    free_tables(vg->root, EPT_LEVELS);
+    np_fini(&vg->np);
     kfree(vg);
     g->backend = NULL;
-}
-
-// The entry for gpa in the table of `level`, making the tables above it. NULL without memory.
-static u64 *entry_make(struct vmx_guest *vg, u64 gpa, int level)
-{
-    struct ept_table *t = phys_ptr(vg->root);
-    for (int l = EPT_LEVELS; l > level; l--) {
-        u64 *e = &t->entry[ept_index(gpa, l)];
-        if (!*e) {
-            u64 pa = page_alloc_zero(0);
-            if (!pa)
-                return NULL;
-            ept_put(e, pa | EPT_RWX);
-        }
-        t = ept_table_at(*e);
-    }
-    return &t->entry[ept_index(gpa, level)];
 }
 
 int vmx_map_large(struct guest *g, u64 gpa, u64 hpa)
 {
     struct vmx_guest *vg = g->backend;
-    assert(gpa % LARGE_PAGE_SIZE == 0 && hpa % LARGE_PAGE_SIZE == 0 && gpa < EPT_GPA_END);
-    u64 *e = entry_make(vg, gpa, 2);
-    if (!e)
-        return E_NOMEM;
-    assert(*e == 0);
-    ept_put(e, hpa | EPT_RWX | EPT_WB | EPT_LARGE);
+    return np_map_large(&vg->np, gpa, hpa);
+}
+
+bool vmx_has_pml(void)
+{
+    return vmx_caps.pml;
+}
+
+static void pml_sync_all(struct guest *g)
+{
+    for (u32 i = 0; i < g->vcpu_count; i++)
+        if (g->vcpu[i] && g->vcpu[i]->backend)
+            vmx_request(vmx_of(g->vcpu[i]), VMX_REQ_PML);
+}
+
+int vmx_dirty_start(struct guest *g, bool pml)
+{
+    struct vmx_guest *vg = g->backend;
+    if (pml && !vmx_caps.pml)
+        return E_NOSUP;
+    np_log_start(&vg->np, pml ? NP_LOG_DIRTY_FLAGS : NP_LOG_WRITES);
+    pml_sync_all(g);
+    vmx_flush_guest(g);
     return 0;
+}
+
+void vmx_dirty_rearm(struct guest *g, u64 gpa)
+{
+    struct vmx_guest *vg = g->backend;
+    np_log_rearm(&vg->np, gpa);
+}
+
+// What PML still tells meanwhile is dropped (vmx_pml_drain).
+void vmx_dirty_stop(struct guest *g)
+{
+    struct vmx_guest *vg = g->backend;
+    np_log_stop(&vg->np);
+    pml_sync_all(g);
 }

@@ -9,15 +9,6 @@ void vmx_events_changed(struct vmx_vcpu *vx)
     vx->queued = vx->event.valid || vx->exception.valid || vx->triple_fault;
 }
 
-static void proc_bit(struct vmx_vcpu *vx, u32 bit, bool on)
-{
-    u32 proc = on ? vx->proc | bit : vx->proc & ~bit;
-    if (proc == vx->proc)
-        return;
-    vx->proc = proc;
-    vmwrite(VMCS_PROC_CONTROLS, proc);
-}
-
 static bool irq_possible(void)
 {
     return (vmread(VMCS_GUEST_RFLAGS) & RFLAGS_IF) &&
@@ -122,7 +113,7 @@ void vmx_want_irq_window(struct vcpu *v, bool on)
         return;
     vx->irq_window_wanted = on;
     struct vmx_vcpu *before = vmx_access_begin(vx);
-    proc_bit(vx, PROC_IRQ_WINDOW, on);
+    vmx_proc_bit(vx, PROC_IRQ_WINDOW, on);
     vmx_access_end(vx, before);
 }
 
@@ -130,7 +121,7 @@ void vmx_want_nmi_window(struct vcpu *v, bool on)
 {
     struct vmx_vcpu *vx = vmx_of(v);
     struct vmx_vcpu *before = vmx_access_begin(vx);
-    proc_bit(vx, PROC_NMI_WINDOW, on);
+    vmx_proc_bit(vx, PROC_NMI_WINDOW, on);
     vmx_access_end(vx, before);
 }
 
@@ -158,13 +149,13 @@ void vmx_events_enter(struct vmx_vcpu *vx)
         return;
     }
     if (vx->event.type == INTR_EXTERNAL && !irq_possible()) {
-        proc_bit(vx, PROC_IRQ_WINDOW, true);
+        vmx_proc_bit(vx, PROC_IRQ_WINDOW, true);
         return;
     }
     entry_write(&vx->event);
     vx->event.valid = 0;
     vmx_events_changed(vx);
-    proc_bit(vx, PROC_IRQ_WINDOW, vx->irq_window_wanted);
+    vmx_proc_bit(vx, PROC_IRQ_WINDOW, vx->irq_window_wanted);
 }
 
 bool vmx_events_keep_vectoring(struct vmx_vcpu *vx)

@@ -50,7 +50,7 @@ static void ept_violation(struct vmx_vcpu *vx, struct vm_exit *x)
     bool vectoring = vmx_events_keep_vectoring(vx);
     if (!vectoring)
         restore_nmi_blocking(q);
-    if (vmx_ept_fault(vx->vg, gpa, q & EPT_QUAL_WRITE) == EPT_FAULT_RETRY) {
+    if (np_fault(&vx->vg->np, gpa, q & EPT_QUAL_WRITE) == NP_FAULT_RETRY) {
         x->kind = EXIT_RETRY;
         return;
     }
@@ -171,6 +171,11 @@ static __attribute__((noinline)) void common_exit(struct vmx_vcpu *vx, struct vm
         break;
     case REASON_EPT_VIOLATION:
         ept_violation(vx, x);
+        break;
+    case REASON_RDTSC:
+    case REASON_RDTSCP:
+        insn_exit(x, EXIT_RDTSC);
+        x->rdtsc.aux = reason == REASON_RDTSCP;
         break;
     case REASON_PREEMPTION_TIMER:
         x->kind = rdtsc() >= vx->deadline_tsc ? EXIT_TIMER : EXIT_INTERRUPT;

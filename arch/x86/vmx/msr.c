@@ -5,14 +5,13 @@
 #include "kernel/lib.h"
 #include "kernel/mem.h"
 
-u64 vmx_msr_bitmap_pa;
+u64 vmx_msr_bitmap_pa, vmx_level_msr_bitmap_pa;
 
 enum { READ = 1, WRITE = 2 };
 static const struct {
     u32 msr;
     u8 access;
 } direct[] = {
-    {MSR_TSC, READ}, // the TSC offset applies (SDM 3C 25.3)
     {MSR_SYSENTER_CS, READ | WRITE},
     {MSR_SYSENTER_ESP, READ | WRITE},
     {MSR_SYSENTER_EIP, READ | WRITE},
@@ -37,23 +36,29 @@ static void allow(u8 *map, u32 msr, u8 access)
         map[2048 + high + n / 8] &= ~(1u << n % 8);
 }
 
-int vmx_msr_init(void)
+static u64 bitmap_new(bool level)
 {
-    if (vmx_msr_bitmap_pa)
-        return 0;
     u64 pa = page_alloc(0);
     if (!pa)
-        return E_NOMEM;
+        return 0;
     u8 *map = phys_ptr(pa);
     memset(map, 0xff, PAGE_SIZE);
     for (size_t i = 0; i < ARRAY_SIZE(direct); i++)
         allow(map, direct[i].msr, direct[i].access);
     if (vmx_caps.rdtscp)
         allow(map, MSR_TSC_AUX, READ | WRITE);
-    if (vmx_caps.spec_ctrl)
+    if (vmx_caps.spec_ctrl && !level) // no CPU level shows it
         allow(map, MSR_SPEC_CTRL, READ | WRITE);
-    vmx_msr_bitmap_pa = pa;
-    return 0;
+    return pa;
+}
+
+int vmx_msr_init(void)
+{
+    if (vmx_level_msr_bitmap_pa)
+        return 0;
+    vmx_msr_bitmap_pa = bitmap_new(false);
+    vmx_level_msr_bitmap_pa = bitmap_new(true);
+    return vmx_msr_bitmap_pa && vmx_level_msr_bitmap_pa ? 0 : E_NOMEM; // at boot: no guests then
 }
 
 // The host makes no system calls, has one GS base and no use for TSC_AUX: these are the guest's for

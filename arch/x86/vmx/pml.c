@@ -12,7 +12,7 @@ void vmx_pml_drain(struct vmx_vcpu *vx)
         return;
     u32 first = index >= PML_ENTRIES ? 0 : index + 1;
     // Once logging is off the last entries are of no use: dirty_stop has given permission back.
-    if (vx->vg->logging != EPT_LOG_OFF)
+    if (vx->vg->np.logging != NP_LOG_OFF)
         for (u32 i = first; i < PML_ENTRIES; i++)
             dirty_log_hit(vx->vg->guest, vx->pml[i] & ~(PAGE_SIZE - 1));
     vmwrite(VMCS_PML_INDEX, PML_ENTRIES - 1);
@@ -20,7 +20,7 @@ void vmx_pml_drain(struct vmx_vcpu *vx)
 
 void vmx_pml_sync(struct vmx_vcpu *vx)
 {
-    bool on = vx->pml && vx->vg->logging == EPT_LOG_PML;
+    bool on = vx->pml && vx->vg->np.logging == NP_LOG_DIRTY_FLAGS;
     if (on == vx->pml_on)
         return;
     vx->proc2 = on ? vx->proc2 | PROC2_PML : vx->proc2 & ~PROC2_PML;

@@ -106,6 +106,7 @@ void vmx_get_state(struct vcpu *v, struct vcpu_state *s)
     s->sti_shadow = !!(blocked & BLOCK_STI);
     s->mov_ss_shadow = !!(blocked & BLOCK_MOV_SS);
     s->nmi_blocked = !!(blocked & BLOCK_NMI);
+    vmx_tidy_state(s, v->guest->config.cpu != CPU_HOST);
 }
 
 const char *vmx_check_state_op(struct vcpu *v, const struct vcpu_state *s)

@@ -2,6 +2,41 @@
 // The checks VM entry makes on guest state, made beforehand (SDM 3C 26.3.1.1 to 26.3.1.6).
 #include "arch/x86/vmx/state_check.h"
 #include "arch/x86/vmx/vmcs.h"
+#include "kernel/lib.h"
+
+// Debug traps that are pending outside a shadow are as good as on their way in, which is the only
+// form the other vendor has for them.
+static void deliver_debug_traps(struct vcpu_state *s)
+{
+    u64 pending = s->pending_debug;
+    if (!pending || s->sti_shadow || s->mov_ss_shadow || s->exception.valid || s->event.valid)
+        return;
+    s->pending_debug = 0;
+    s->dr6 |= pending & (0xf | PENDING_DEBUG_BS);
+    if (pending & (PENDING_DEBUG_BS | PENDING_DEBUG_BREAKPOINT))
+        s->exception =
+            (struct pending_event){.valid = 1, .type = INTR_HARD_EXCEPTION, .vector = VECTOR_DB};
+}
+
+void vmx_tidy_state(struct vcpu_state *s, bool level)
+{
+    // Pointers that no PAE paging uses.
+    if (!(s->cr0 & CR0_PG) || !(s->cr4 & CR4_PAE) || (s->efer & EFER_LMA))
+        memset(s->pdpte, 0, sizeof s->pdpte);
+    // The instruction of a software interrupt cut short runs again and raises it anew.
+    if (s->event.type >= INTR_SOFT_INTERRUPT)
+        memset(&s->event, 0, sizeof s->event);
+    if (s->exception.type >= INTR_SOFT_INTERRUPT)
+        memset(&s->exception, 0, sizeof s->exception);
+    if (!level)
+        return;
+    // AMD has one kind of shadow.
+    if (s->mov_ss_shadow && (s->rflags & RFLAGS_IF)) {
+        s->mov_ss_shadow = 0;
+        s->sti_shadow = 1;
+    }
+    deliver_debug_traps(s);
+}
 
 typedef const char *(*check_fn)(const struct vcpu_state *s, const struct vmx_limits *l);
 

@@ -17,6 +17,10 @@ struct vmx_limits {
 // NULL when it can be entered, else one sentence with what is wrong.
 const char *vmx_check_state(const struct vcpu_state *s, const struct vmx_limits *l);
 
+// What differs between hosts without meaning gets one form. level: the guest is on a CPU level, and
+// may go to the other vendor's CPU.
+void vmx_tidy_state(struct vcpu_state *s, bool level);
+
 static inline bool vmx_canonical(u64 address) // 48 bits; LA57 is not offered
 {
     return (u64)((s64)(address << 16) >> 16) == address;

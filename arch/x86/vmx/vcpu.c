@@ -45,7 +45,7 @@ int vmx_vcpu_create(struct vcpu *v)
     vx->proc2 = vmx_caps.proc2;
     vx->cr4_allowed = vmx_cr4_allowed(v->guest);
     vx->lazy.dr6 = DR6_INIT;
-    if (vx->vg->logging == EPT_LOG_PML)
+    if (vx->vg->np.logging == NP_LOG_DIRTY_FLAGS)
         vx->requests = VMX_REQ_PML;
     vmx_vmclear(vx->vmcs_pa); // SDM 3C 24.11.3: before the first VMPTRLD
     struct vmx_vcpu *before = vmx_access_begin(vx);
@@ -66,6 +66,15 @@ void vmx_vcpu_destroy(struct vcpu *v)
     vx->vg->vcpus--;
     free_vcpu(vx);
     v->backend = NULL;
+}
+
+void vmx_proc_bit(struct vmx_vcpu *vx, u32 bit, bool on)
+{
+    u32 proc = on ? vx->proc | bit : vx->proc & ~bit;
+    if (proc == vx->proc)
+        return;
+    vx->proc = proc;
+    vmwrite(VMCS_PROC_CONTROLS, proc);
 }
 
 struct vmx_vcpu *vmx_access_begin_slow(struct vmx_vcpu *vx)

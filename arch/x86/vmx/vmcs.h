@@ -134,6 +134,7 @@ enum vmcs_field {
 #define PIN_VIRTUAL_NMI        BIT(5)
 #define PIN_PREEMPTION_TIMER   BIT(6)
 #define PROC_IRQ_WINDOW        BIT(2)
+#define PROC_RDTSC_EXITING     BIT(12)
 #define PROC_NMI_WINDOW        BIT(22)
 #define PROC2_RDTSCP           BIT(3)
 #define PROC2_INVPCID          BIT(12)
@@ -156,11 +157,12 @@ enum intr_type {
 };
 
 // Interruptibility state (SDM 3C 24.4.2).
-#define BLOCK_STI        BIT(0)
-#define BLOCK_MOV_SS     BIT(1)
-#define BLOCK_SHADOW     (BLOCK_STI | BLOCK_MOV_SS)
-#define BLOCK_NMI        BIT(3)
-#define PENDING_DEBUG_BS BIT(14)
+#define BLOCK_STI                BIT(0)
+#define BLOCK_MOV_SS             BIT(1)
+#define BLOCK_SHADOW             (BLOCK_STI | BLOCK_MOV_SS)
+#define BLOCK_NMI                BIT(3)
+#define PENDING_DEBUG_BREAKPOINT BIT(12) // one of B0 to B3 was enabled
+#define PENDING_DEBUG_BS         BIT(14)
 
 // Exit qualification of an EPT violation (SDM 3C table 27-7).
 #define EPT_QUAL_WRITE        BIT(1)
@@ -184,6 +186,7 @@ enum exit_reason {
     REASON_INVD = 13,
     REASON_INVLPG = 14,
     REASON_RDPMC = 15,
+    REASON_RDTSC = 16,
     REASON_VMCALL = 18,
     REASON_VMCLEAR = 19,
     REASON_VMXON = 27,
@@ -198,6 +201,7 @@ enum exit_reason {
     REASON_EPT_VIOLATION = 48,
     REASON_EPT_MISCONFIG = 49,
     REASON_INVEPT = 50,
+    REASON_RDTSCP = 51,
     REASON_PREEMPTION_TIMER = 52,
     REASON_INVVPID = 53,
     REASON_WBINVD = 54,

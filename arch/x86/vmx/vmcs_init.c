@@ -82,7 +82,8 @@ static void init_memory(struct vmx_vcpu *vx)
 {
     vmwrite(VMCS_VPID, vx->vpid);
     vmwrite(VMCS_EPTP, vx->vg->eptp);
-    vmwrite(VMCS_MSR_BITMAP, vmx_msr_bitmap_pa);
+    bool level = vx->v->guest->config.cpu != CPU_HOST;
+    vmwrite(VMCS_MSR_BITMAP, level ? vmx_level_msr_bitmap_pa : vmx_msr_bitmap_pa);
     vmwrite(VMCS_LINK_POINTER, ~0ull);
     vmwrite(VMCS_TSC_OFFSET, 0);
     if (vmx_caps.tsc_scaling)

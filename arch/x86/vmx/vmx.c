@@ -64,19 +64,20 @@ static void get_paging(struct vcpu *v, u64 *cr0, u64 *cr3, u64 *cr4, u64 *efer, 
     vmx_access_end(vx, before);
 }
 
-static bool has_tsc_scaling(void)
+// The hardware has 16 integer and 48 fractional bits (SDM 3C 24.6.5).
+static u64 tsc_scale_max(void)
 {
-    return vmx_caps.tsc_scaling;
+    return vmx_caps.tsc_scaling ? ~0ull : 0;
 }
 
-// 48 fractional bits are what the hardware has too (SDM 3C 24.6.5).
-static void set_tsc(struct vcpu *v, u64 scale, u64 offset)
+static void set_tsc(struct vcpu *v, u64 scale, u64 offset, bool exits)
 {
     struct vmx_vcpu *vx = vmx_of(v);
     struct vmx_vcpu *before = vmx_access_begin(vx);
     vmwrite(VMCS_TSC_OFFSET, offset);
     if (vmx_caps.tsc_scaling)
-        vmwrite(VMCS_TSC_MULTIPLIER, scale ? scale : 1ull << 48);
+        vmwrite(VMCS_TSC_MULTIPLIER, scale);
+    vmx_proc_bit(vx, PROC_RDTSC_EXITING, exits);
     vmx_access_end(vx, before);
 }
 
@@ -118,7 +119,7 @@ const struct backend_ops vmx_backend = {
     .want_nmi_window = vmx_want_nmi_window,
     .get_msr = vmx_get_msr,
     .set_msr = vmx_set_msr,
-    .has_tsc_scaling = has_tsc_scaling,
+    .tsc_scale_max = tsc_scale_max,
     .set_tsc = set_tsc,
     .invalidate_guest_tlb = vmx_invalidate_guest_tlb,
     .dump = vmx_dump,

@@ -4,6 +4,7 @@
 #define SKIFF_VMX_VMX_H
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/nested_paging.h"
 #include "arch/x86/vmx/vmcs.h"
 #include "kernel/guest/guest.h"
 #include "kernel/time.h"
@@ -25,19 +26,17 @@ extern struct vmx_caps vmx_caps;
 
 struct vmx_vcpu;
 
+// That CPU's own.
 struct vmx_cpu {
     u64 vmxon_pa;
     struct vmx_vcpu *current; // whose VMCS is current and active here; NULL: none
 };
 
-enum ept_logging { EPT_LOG_OFF, EPT_LOG_PML, EPT_LOG_WP };
-
+// Constant, or as each field says; np has a lock.
 struct vmx_guest {
     struct guest *guest;
-    u64 root; // PML4 table
+    struct nested_paging np;
     u64 eptp;
-    struct spinlock lock; // guards changes of the tables below root
-    volatile u8 logging;  // enum ept_logging
     u32 vcpus;
     volatile u64 flush_gen;         // grows with each shoot-down
     volatile u64 cpu_gen[MAX_CPUS]; // generation each CPU has flushed up to; written by that CPU
@@ -52,6 +51,8 @@ struct vmx_lazy {
     u64 cr2, dr[4], dr6;
 };
 
+// The vCPU thread's own, on the CPU it is loaded on; while it is parked, whoever holds the guest.
+// Others set requests and read exit_seq.
 struct vmx_vcpu {
     u64 host_rsp; // value of VMCS_HOST_RSP; offset known to enter.S
     u64 launched; // VMRESUME instead of VMLAUNCH; offset known to enter.S
@@ -138,6 +139,8 @@ static inline bool vmx_is_loaded(const struct vmx_vcpu *vx)
 {
     return vmx_this_cpu()->current == vx;
 }
+// Changes a primary processor-based control; VMCS current.
+void vmx_proc_bit(struct vmx_vcpu *vx, u32 bit, bool on);
 // vmcs_init.c
 void vmx_vmcs_init(struct vmx_vcpu *vx);
 void vmx_host_state_write(void);
@@ -174,7 +177,7 @@ void vmx_events_changed(struct vmx_vcpu *vx); // after event or exception was se
 bool vmx_exit_exception(struct vmx_vcpu *vx); // false: not one that is looked at
 // msr.c
 int vmx_msr_init(void);
-extern u64 vmx_msr_bitmap_pa;
+extern u64 vmx_msr_bitmap_pa, vmx_level_msr_bitmap_pa; // the other is for guests on a CPU level
 int vmx_get_msr(struct vcpu *v, u32 index, u64 *value);
 int vmx_set_msr(struct vcpu *v, u32 index, u64 value);
 void vmx_lazy_load(const struct vmx_lazy *l);
@@ -189,17 +192,13 @@ void vmx_segment_write(enum seg i, const struct segment *s);
 int vmx_guest_create(struct guest *g);
 void vmx_guest_destroy(struct guest *g);
 int vmx_map_large(struct guest *g, u64 gpa, u64 hpa);
-// ept_dirty.c
 bool vmx_has_pml(void);
 int vmx_dirty_start(struct guest *g, bool pml);
 void vmx_dirty_rearm(struct guest *g, u64 gpa);
 void vmx_dirty_stop(struct guest *g);
-// What to do about an access the tables did not allow.
-enum ept_fault { EPT_FAULT_RETRY, EPT_FAULT_NOT_RAM };
-enum ept_fault vmx_ept_fault(struct vmx_guest *vg, u64 gpa, bool write);
 // pml.c
 void vmx_pml_drain(struct vmx_vcpu *vx); // VMCS current, not in the guest
-void vmx_pml_sync(struct vmx_vcpu *vx);  // the control follows vg->logging
+void vmx_pml_sync(struct vmx_vcpu *vx);  // the control follows the log
 void vmx_dirty_drain(struct guest *g);
 // tlb.c
 void vmx_flush_guest(struct guest *g); // INVEPT everywhere, complete on return

@@ -33,9 +33,9 @@ class SkiffConsole:
     def __init__(self, serial: Serial):
         self.serial = serial
 
-    def wait_prompt(self, timeout: float = 120) -> None:
-        """Waits for the first prompt after power-on."""
-        self.serial.expect(r"^(?:.*\r)?" + PROMPT, timeout)
+    def wait_prompt(self, timeout: float = 120, start: int = 0) -> None:
+        """Waits for the first prompt after power-on, or after position start."""
+        self.serial.expect(r"^(?:.*\r)?" + PROMPT, timeout, start)
 
     def command(self, line: str, timeout: float = 30) -> str:
         """Types a command and returns its output without log lines; timeout is wall seconds."""
@@ -47,8 +47,8 @@ class SkiffConsole:
     def _output(self, line: str, start: int) -> list[list[str]] | None:
         """The complete output of a command typed at position start, in a list, or None if it is not there yet.
 
-        A log line that arrives while the command is being echoed makes Skiff draw prompt and command again,
-        so the command's own line is the last stretch that shows all of it; its prompt may lie before start."""
+        A log line that arrives while the command is being echoed makes Skiff draw prompt and command again: the
+        command's own line is the one that shows all of it and ends. Its prompt may lie before start."""
         text = self.serial.text(max(0, start - len(PROMPT)))
         text = ESCAPES.sub("", text).replace("\r\n", "\n")
         echo = re.search(rf"(?:^|[\n\r]){PROMPT}{re.escape(line)}\s*?\n", text)

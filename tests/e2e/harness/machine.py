@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Emulated computers: Bochs for Intel VT-x and QEMU for AMD SVM, behind one interface."""
+"""Emulated computers: Bochs for Intel VT-x, QEMU for AMD SVM or with KVM, behind one interface."""
 
 import abc
 import json
@@ -13,6 +13,26 @@ from pathlib import Path
 
 from . import esp, paths
 from .serial import Serial
+
+
+@dataclass
+class Disk:
+    """A disk besides the one that the machine boots from.
+
+    `device` is QEMU's, with its options; "ide-hd,bus=ahci.0" brings the AHCI controller. Bochs has ATA alone.
+    `errors` is the text of a blkdebug configuration: which of QEMU's accesses to the image fail."""
+
+    image: Path
+    device: str = "virtio-blk-pci"
+    errors: str = ""
+
+    def make(self, mib: int) -> "Disk":
+        """An image full of zeros, none of which take room."""
+        self.image.parent.mkdir(parents=True, exist_ok=True)
+        self.image.unlink(missing_ok=True)
+        with open(self.image, "wb") as image:
+            image.truncate(mib << 20)
+        return self
 
 
 @dataclass
@@ -30,6 +50,7 @@ class Machine(abc.ABC):
     tap: str | None = None
     mac: str = "52:54:00:5f:00:01"
     core: int | None = None
+    disks: list[Disk] = field(default_factory=list)
     serial: Serial | None = field(default=None, init=False)
     _process: subprocess.Popen | None = field(default=None, init=False)
     _log: object = field(default=None, init=False)
@@ -62,8 +83,8 @@ class Machine(abc.ABC):
         """Powers the machine on; returns when its serial line is connected."""
         assert not self.running, f"{self.name} is running already"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.disk:
-            Path(f"{self.disk}.lock").unlink(missing_ok=True)
+        for image in [self.disk, *(disk.image for disk in self.disks)]:
+            Path(f"{image}.lock").unlink(missing_ok=True)
         port = _free_port()
         pin = ["taskset", "-c", str(self.core)] if self.core is not None else []
         self._log = open(self.folder / f"{self.name}.out", "w")
@@ -169,9 +190,13 @@ class BochsMachine(Machine):
             options.append(f"e1000: enabled=1, mac={self.mac}, ethmod=tuntap, "
                            f"ethdev=/dev/net/tun:{self.tap}, script=none")
         options.append(f"pci: enabled=1, chipset=i440fx{slots}")
-        if self.disk:
-            options.append(f"ata0-master: type=disk, mode=flat, path={self.disk}, "
-                           f"cylinders={esp.cylinders(self.disk)}, heads=16, spt=63")
+        places = ("ata0-master", "ata0-slave", "ata1-master", "ata1-slave")
+        images = ([self.disk] if self.disk else []) + [disk.image for disk in self.disks]
+        for place, image in zip(places, images, strict=False):
+            options.append(f"{place}: type=disk, mode=flat, path={image}, "
+                           f"cylinders={esp.cylinders(image)}, heads=16, spt=63")
+        if len(images) > 2:
+            options.append("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15")
         return options
 
     def _exit_is_power_off(self, code: int) -> bool:
@@ -181,23 +206,29 @@ class BochsMachine(Machine):
 
 @dataclass
 class QemuMachine(Machine):
-    """QEMU's own CPU emulation (TCG, never KVM): an AMD PC with SVM and nested paging.
+    """A PC of QEMU's: with its own CPU emulation (TCG) an AMD one with SVM and nested paging, with KVM of nested
+    virtualization one with the CPU of this computer.
 
     `kernel` (with `initrd` and `append`) boots that directly instead of the firmware and the disk."""
 
     model: str = "EPYC"
+    accelerator: str = "tcg"
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
     reboots: bool = True
+    more: tuple[str, ...] = ()  # options of QEMU's
+    nic: str = "e1000"  # a QEMU device name
+    qemu: str = os.environ.get("SKIFF_QEMU", "qemu-system-x86_64")
 
     def _command(self, port: int) -> list[str]:
         command = [
-            "qemu-system-x86_64", "-nodefaults", "-machine", "pc", "-accel", "tcg", "-cpu", self.model,
+            self.qemu, "-nodefaults", "-machine", "pc", "-accel", self.accelerator, "-cpu", self.model,
             "-smp", str(self.count), "-m", str(self.ram_mib), "-display", "none", "-vga", "std",
             "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
             "-qmp", f"unix:{self._qmp_path},server=on,wait=off", "-D", str(self.log),
         ]
+        command += self.more
         if not self.reboots:
             command += ["-no-reboot"]
         if self.kernel:
@@ -207,26 +238,62 @@ class QemuMachine(Machine):
             command += ["-bios", str(paths.OVMF)]
         if self.disk:
             command += ["-drive", f"file={self.disk},format=raw,if=ide"]
+        for index, disk in enumerate(self.disks):
+            command += self._disk_options(index, disk)
         if self.tap:
             command += ["-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no",
-                        "-device", f"e1000,netdev=net0,mac={self.mac},romfile="]
+                        "-device", f"{self.nic},netdev=net0,id=nic0,mac={self.mac},romfile="]
         return command
+
+    def _disk_options(self, index: int, disk: Disk) -> list[str]:
+        # What the machine flushes need not outlive this computer, only the machine: a flush of a gigabyte that the
+        # test has just made would take as long as a failing disk.
+        driver = "driver=file,cache.no-flush=on"
+        if disk.errors:
+            config = self.folder / f"{self.name}.disk{index}.errors"
+            config.write_text(disk.errors)
+            driver = f"driver=blkdebug,config={config},image.driver=file"
+        name = "image.filename" if disk.errors else "filename"
+        options = ["-blockdev", f"{driver},{name}={disk.image},node-name=disk{index},discard=unmap"]
+        if disk.device.endswith("bus=ahci.0"):
+            options += ["-device", "ahci,id=ahci"]
+        return options + ["-device", f"{disk.device},drive=disk{index}"]
 
     @property
     def _qmp_path(self) -> Path:
         return self.folder / f"{self.name}.qmp"
 
-    def press_power_button(self) -> None:
-        """Sends the ACPI power-button event."""
+    def _control(self, command: str, **arguments):
+        """One command of QEMU's monitor protocol; returns its answer."""
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(str(self._qmp_path))
             stream = control.makefile("rw")
             stream.readline()
-            for command in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": command}) + "\n")
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                stream.write(json.dumps(request) + "\n")
                 stream.flush()
                 while "return" not in (answer := json.loads(stream.readline())):
                     assert "error" not in answer, answer
+            return answer["return"]
+
+    def press_power_button(self) -> None:
+        """Sends the ACPI power-button event."""
+        self._control("system_powerdown")
+
+    def set_link(self, up: bool) -> None:
+        """Pulls the cable out of the NIC, which sees it, or plugs it in again."""
+        self._control("set_link", name="nic0", up=up)
+
+    def monitor(self, line: str) -> str:
+        """One line of QEMU's human monitor; returns what it says."""
+        return self._control("human-monitor-command", **{"command-line": line})
 
     def _exit_is_power_off(self, code: int) -> bool:
         return code == 0
+
+
+def qemu_has_device(device: str) -> bool:
+    """Whether the QEMU that runs the machines can emulate this device."""
+    options = subprocess.run([QemuMachine.qemu, "-machine", "none", "-device", f"{device},help"],
+                             capture_output=True, text=True, check=True)
+    return f"{device} options" in options.stdout

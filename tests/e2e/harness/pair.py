@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from . import esp, paths
 from .console import SkiffConsole
-from .machine import BochsMachine, Machine, QemuMachine
+from .kinds import AMD, INTEL, KINDS
+from .machine import Disk, Machine
 from .network import Network
 
 ADDRESS = "10.77.0.{}"
@@ -27,19 +29,27 @@ class GuestSpec:
     kernel: Path
     cmdline: str = ""
     memory: int = 128
+    vcpus: int = 1
     modules: list[Path] = field(default_factory=list)
     dirty: str = "auto"
+    cpu: str = "host"
+    clock: str = "tsc"
     autostart: bool = False
     uuid: str | None = None
+    disks: list[str] = field(default_factory=list)
+    mac: str | None = None
+    vlan: int | None = None
 
     def section(self) -> str:
-        lines = [f"[guest {self.name}]", f"memory = {self.memory}", f"kernel = \\skiff\\{self.kernel.name}"]
+        lines = [f"[guest {self.name}]", f"memory = {self.memory}", f"vcpus = {self.vcpus}",
+                 f"kernel = \\skiff\\{self.kernel.name}"]
         lines += [f"module = \\skiff\\{module.name}" for module in self.modules]
         if self.cmdline:
             lines.append(f"cmdline = {self.cmdline}")
-        if self.uuid:
-            lines.append(f"uuid = {self.uuid}")
-        lines += [f"dirty = {self.dirty}", f"autostart = {'yes' if self.autostart else 'no'}"]
+        lines += [f"{key} = {value}" for key in ("uuid", "mac", "vlan") if (value := getattr(self, key))]
+        lines += [f"disk = {disk}" for disk in self.disks]
+        lines += [f"dirty = {self.dirty}", f"cpu = {self.cpu}", f"clock = {self.clock}",
+                  f"autostart = {'yes' if self.autostart else 'no'}"]
         return "\n".join(lines) + "\n"
 
 
@@ -51,7 +61,7 @@ def linux(name: str, kind: str = "cloud", mode: str = "idle", memory: int = 128,
     if not kernel.exists():
         kernel.parent.mkdir(parents=True, exist_ok=True)
         kernel.symlink_to(paths.kernel(kind))
-    return GuestSpec(name, kernel, cmdline, memory, [paths.initrd(kind)], **options)
+    return GuestSpec(name, kernel, cmdline, memory, modules=[paths.initrd(kind)], **options)
 
 
 def bare(name: str, program: str, memory: int = 64, **options) -> GuestSpec:
@@ -119,11 +129,12 @@ class Host:
 
 
 def host_cfg(name: str, hosts: list[str], guests: list[GuestSpec], migrate: dict | None = None,
-             host: dict | None = None) -> str:
+             host: dict | None = None, mtu: int = 1500) -> str:
     """The text of \\skiff\\host.cfg for one host of a group."""
     text = f"[host]\nname = {name}\n"
     text += "".join(f"{key} = {value}\n" for key, value in (host or {}).items())
     text += f"\n[net]\naddress = {ADDRESS.format(NUMBERS[name])}/24\naddress6 = {ADDRESS6.format(NUMBERS[name])}/64\n"
+    text += f"mtu = {mtu}\n" if mtu != 1500 else ""
     text += "\n[migrate]\n" + "".join(f"{key} = {value}\n" for key, value in (migrate or {}).items())
     for peer in hosts:
         if peer != name:
@@ -132,22 +143,31 @@ def host_cfg(name: str, hosts: list[str], guests: list[GuestSpec], migrate: dict
 
 
 class Group:
-    """Some hosts on one private network. Use as a context; the machines and the network end with it."""
+    """Some hosts on one private network. Use as a context; the machines and the network end with it.
 
-    def __init__(self, folder: Path, names: list[str], machine: str = "bochs-intel", ram_mib: int = 512,
+    `machines` gives single hosts another kind of machine than `machine`."""
+
+    def __init__(self, folder: Path, names: list[str], machine: str = INTEL, ram_mib: int = 512,
                  migrate: dict | None = None, guests: dict[str, list[GuestSpec]] | None = None,
-                 models: dict[str, str] | None = None, efi: Path = paths.SKIFF_EFI,
-                 texts: dict[str, str] | None = None):
+                 machines: dict[str, str] | None = None, models: dict[str, str] | None = None,
+                 efi: Path = paths.SKIFF_EFI, texts: dict[str, str] | None = None, cpus: int = 1,
+                 without: dict[str, list[str]] | None = None, nic: str | None = None, mtu: int = 1500,
+                 disks: dict[str, list[Disk]] | None = None):
         self.folder = folder
         self.names = names
-        self.machine = machine
+        self.kinds = {name: (machines or {}).get(name, machine) for name in names}
         self.ram_mib = ram_mib
+        self.cpus = cpus
         self.migrate = migrate
         self.guests = guests or {}
         self.models = models or {}
         self.efi = efi
         self.texts = texts or {}
-        self.network = Network([f"tap-{name}" for name in names])
+        self.without = without or {}
+        self.nic = nic
+        self.mtu = mtu
+        self.disks = disks or {}
+        self.network = Network([f"tap-{name}" for name in names], mtu=mtu)
         self.hosts: dict[str, Host] = {}
         self._stack = contextlib.ExitStack()
 
@@ -167,15 +187,19 @@ class Group:
     def _host(self, name: str) -> Host:
         disk = self.folder / f"{name}.img"
         guests = self.guests.get(name, [])
-        # Every host has every guest's files, so that a guest can be rebooted wherever it has moved.
+        # Every host's disk has every guest's files, of which a host loads those that its own configuration names;
+        # `without` names those that a disk is to lack.
         files = {path.name: path for group in self.guests.values() for guest in group
-                 for path in (guest.kernel, *guest.modules)}
-        text = self.texts.get(name) or host_cfg(name, self.names, guests, self.migrate)
+                 for path in (guest.kernel, *guest.modules) if path.name not in self.without.get(name, ())}
+        text = self.texts.get(name) or host_cfg(name, self.names, guests, self.migrate, mtu=self.mtu)
         esp.build_skiff(disk, text, files, self.efi)
-        kind = BochsMachine if self.machine == "bochs-intel" else QemuMachine
-        options = {"model": self.models[name]} if name in self.models else {}
-        machine = kind(name, self.folder, disk=disk, ram_mib=self.ram_mib, tap=f"tap-{name}",
-                       mac=f"52:54:00:5f:00:{NUMBERS[name]:02x}", **options)
+        kind, options = KINDS[self.kinds[name]]
+        options = options | ({"model": self.models[name]} if name in self.models else {})
+        options |= {"nic": self.nic} if self.nic else {}
+        # On QEMU guests keep off the first of several CPUs (README, limits).
+        count = self.cpus + 1 if self.kinds[name] == AMD and self.cpus > 1 else self.cpus
+        machine = kind(name, self.folder, disk=disk, ram_mib=self.ram_mib, count=count, tap=f"tap-{name}",
+                       disks=self.disks.get(name, []), mac=f"52:54:00:5f:00:{NUMBERS[name]:02x}", **options)
         self._stack.callback(machine.kill)
         return Host(name, machine)
 
@@ -190,13 +214,20 @@ class Group:
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the emulators have more busy threads than this computer has cores: QEMU's one for each CPU, Bochs' one."""
+        threads = sum(1 if kind == INTEL else self.cpus for kind in self.kinds.values())
+        return threads > len(os.sched_getaffinity(0))
+
     def runners(self, guest: str) -> list[str]:
         """Names of the hosts that say they run this guest."""
         return [host.name for host in self.hosts.values()
                 if host.machine.running and host.guest(guest)["state"] == "running"]
 
 
-BEAT = re.compile(r"^(?:.*\r)?(?P<guest>[\w-]+)\| HB (?P<fields>.*)$")
+# The guest's kernel may say something in the middle of a line.
+BEAT = re.compile(r"^(?:.*\r)?(?P<guest>[\w-]+)\| HB (?P<fields>\d+(?: \d+){5})(?:\[ *\d+\.\d+\] .*)?$")
 
 
 @dataclass(frozen=True)

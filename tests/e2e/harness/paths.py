@@ -10,22 +10,16 @@ BUILD = ROOT / "build"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skiff"
 
 SKIFF_EFI = BUILD / "skiff.efi"
+SKIFF_STORE = BUILD / "skiff-store"
 GUESTS = BUILD / "guests"
 OVMF = Path("/usr/share/ovmf/OVMF.fd")
 VGABIOS = Path("/usr/share/vgabios/vgabios-stdvga.bin")
 
 
-def locked_version(name: str) -> str:
-    """The version of a third-party part that tests/setup/third-party.lock names."""
-    for line in (ROOT / "tests/setup/third-party.lock").read_text().splitlines():
-        fields = line.split()
-        if fields and fields[0] == name:
-            return fields[1]
-    raise KeyError(f"tests/setup/third-party.lock has no entry '{name}'")
-
-
 def bochs() -> Path:
-    return CACHE / f"bochs-{locked_version('bochs')}" / "bochs"
+    path = BUILD / "bochs"
+    assert path.exists(), f"{path} is missing: run make setup"
+    return path
 
 
 def kernel(kind: str) -> Path:
@@ -41,3 +35,10 @@ def kernel_package(kind: str) -> dict:
 def initrd(kind: str) -> Path:
     """The Linux guest's initramfs with the modules of kernel(kind)."""
     return GUESTS / f"initrd-{kind}.img"
+
+
+def debian(name: str) -> Path:
+    """A part of the Debian guest (tests/setup/debian.sh): root.img, vmlinuz, initrd, key, pgbench, packages.txt."""
+    path = BUILD / "debian" / name
+    assert path.exists(), f"{path} is missing: run make setup"
+    return path

@@ -23,6 +23,11 @@ class Progress:
         print(f"[{self.seconds:7.1f} s] {message}", file=self._stream, flush=True)
 
 
+def read(path: Path) -> dict:
+    """What an earlier run has written, if any."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write(path: Path, content: dict) -> None:
     """Writes a report in one step, so that a reader never sees half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -137,11 +137,11 @@ def test_network_carries_cuts_and_restores():
     assert os.readlink("/proc/thread-self/ns/net") == outside
 
 
-@pytest.mark.parametrize("machine", [BochsMachine, QemuMachine])
-def test_firmware_boots_the_disk_and_powers_off(tmp_path, machine):
+@pytest.mark.parametrize("kind", [BochsMachine, QemuMachine])
+def test_firmware_boots_the_disk_and_powers_off(tmp_path, kind):
     # No boot loader on the disk: the firmware's shell runs the script, which is enough to prove machine and disk.
     image = esp.build(tmp_path / "disk.img", {"startup.nsh": "echo booted\r\nreset -s\r\n"})
-    with Network(["tap-a"]), machine("host", tmp_path, disk=image, tap="tap-a", ram_mib=256) as host:
+    with Network(["tap-a"]), kind("host", tmp_path, disk=image, tap="tap-a", ram_mib=256) as host:
         host.wait_power_off(180)
         assert "booted" in host.serial.text()
 

@@ -21,6 +21,11 @@ static inline void outw(uint16_t port, uint16_t value)
     __asm__ volatile("outw %0, %1" ::"a"(value), "Nd"(port));
 }
 
+static inline void outl(uint16_t port, uint32_t value)
+{
+    __asm__ volatile("outl %0, %1" ::"a"(value), "Nd"(port));
+}
+
 static inline uint8_t inb(uint16_t port)
 {
     uint8_t value;
@@ -62,10 +67,20 @@ static inline uint32_t rdtsc_low(void)
     return low;
 }
 
+static inline uint64_t rdtsc(void)
+{
+    uint64_t value;
+    __asm__ volatile("rdtsc" : "=A"(value));
+    return value;
+}
+
 // --- lib.c. print() knows %s, %u, %x and %%, all 32 bits wide.
 __attribute__((format(printf, 1, 2))) void print(const char *format, ...);
 bool option(const char *command_line, const char *name,
             uint32_t *value); // NAME=NUMBER in the command line
+bool line_typed(void); // takes what came on the serial port; true at a line feed
+// Divides in place and returns the remainder; there is no runtime library to do it.
+uint32_t divide(uint64_t *value, uint32_t by);
 const char *loader_name(void);
 uint32_t loader_module_count(void);
 uint32_t pm_timer(void); // 3.579545 MHz, 24 bits
@@ -83,6 +98,7 @@ struct frame {
 void interrupts_init(void);
 void interrupt_set(unsigned vector, void (*handler)(struct frame *frame));
 void pic_unmask(unsigned line);
+void pic_mask(unsigned line);
 void pic_end(unsigned line);
 
 // Runs a function; an exception in it ends it. Returns the exception's vector, or NO_FAULT.
@@ -92,8 +108,10 @@ uint32_t fault_of(void (*function)(void));
 // --- The local APIC, in xAPIC mode at its usual address.
 enum {
     APIC_ID = 0x20,
+    APIC_TPR = 0x80,
     APIC_EOI = 0xb0,
     APIC_SPURIOUS = 0xf0,
+    APIC_IRR = 0x200,
     APIC_ICR_LOW = 0x300,
     APIC_ICR_HIGH = 0x310,
     APIC_LVT_TIMER = 0x320,
@@ -110,5 +128,21 @@ static inline uint32_t apic_read(unsigned reg)
 {
     return *(volatile uint32_t *)(0xfee00000u + reg);
 }
+
+void apic_send_self(uint32_t vector); // return when it is on its way
+void apic_send_nmi_self(void);
+
+// --- clocks.c: the PIT (100 Hz, by the PIC), the RTC (64 Hz) and the local APIC timer (50 Hz),
+// counted. apic_hz is what apic_calibrate returned, ticks a second at divisor 16.
+enum { CLOCK_PIT, CLOCK_RTC, CLOCK_APIC, CLOCKS };
+#define APIC_TIMER_VECTOR 0x50u
+extern const uint32_t clock_rate[CLOCKS];
+extern volatile uint32_t clock_count[CLOCKS];
+uint32_t apic_calibrate(void);
+bool apic_one_shot(uint32_t apic_hz); // one of 10 ms fires once and not again within 30 ms
+void clocks_start(uint32_t apic_hz);
+void clocks_stop(void);
+void rtc_end(void); // what its handler owes the RTC
+void wait_pm(uint32_t ticks);
 
 #endif

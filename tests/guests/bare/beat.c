@@ -17,24 +17,6 @@ static struct {
     uint32_t written, checked, errors;
 } work = {.pages = 2048, .rate = 500, .period_ms = 50};
 
-static uint64_t rdtsc(void)
-{
-    uint64_t value;
-    __asm__ volatile("rdtsc" : "=A"(value));
-    return value;
-}
-
-// Divides in place and returns the remainder; there is no runtime library to do it.
-static uint32_t divide(uint64_t *value, uint32_t by)
-{
-    uint32_t high = (uint32_t)(*value >> 32), low = (uint32_t)*value;
-    uint32_t quotient_high = high / by, remainder = high % by;
-
-    __asm__("divl %2" : "+a"(low), "+d"(remainder) : "r"(by));
-    *value = (uint64_t)quotient_high << 32 | low;
-    return remainder;
-}
-
 // Nanoseconds by the PM timer, which must be read more often than it wraps (4.7 s).
 static uint64_t monotonic_ns(void)
 {

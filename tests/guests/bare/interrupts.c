@@ -10,6 +10,9 @@
 #define PIC2           0xa0
 #define PIC_END        0x20
 #define PIC_CASCADE    2u
+#define ICR_SELF       0x40000u
+#define ICR_NMI        0x400u
+#define ICR_PENDING    0x1000u
 
 extern const uint8_t interrupt_entries[];
 
@@ -80,11 +83,33 @@ void pic_unmask(unsigned line)
     outb(port, inb(port) & (uint8_t) ~(1u << (line & 7)));
 }
 
+void pic_mask(unsigned line)
+{
+    uint16_t port = line < 8 ? PIC1 + 1 : PIC2 + 1;
+    outb(port, inb(port) | (uint8_t)(1u << (line & 7)));
+}
+
 void pic_end(unsigned line)
 {
     if (line >= 8)
         outb(PIC2, PIC_END);
     outb(PIC1, PIC_END);
+}
+
+void apic_send_self(uint32_t vector)
+{
+    apic_write(APIC_ICR_LOW, ICR_SELF | vector);
+    while (apic_read(APIC_ICR_LOW) & ICR_PENDING)
+        ;
+}
+
+// An APIC that can't send an NMI to its own CPU by shorthand is addressed by its ID.
+void apic_send_nmi_self(void)
+{
+    apic_write(APIC_ICR_HIGH, apic_read(APIC_ID));
+    apic_write(APIC_ICR_LOW, ICR_NMI);
+    while (apic_read(APIC_ICR_LOW) & ICR_PENDING)
+        ;
 }
 
 void interrupts_init(void)

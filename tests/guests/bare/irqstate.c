@@ -8,21 +8,11 @@
 #define TEST_VECTOR     0x60u
 #define SPURIOUS_VECTOR 0xffu
 #define APIC_ENABLE     0x100u
-#define ICR_SELF        0x40000u
-#define ICR_NMI         0x400u
-#define ICR_PENDING     0x1000u
 #define SHORT_WAIT      2000u
 #define MANY_TURNS      50000000u
 
 static volatile uint32_t interrupts, nmis, nmi_depth, nmi_deepest, failures;
 static volatile uint32_t interrupted_at;
-
-static void send_self(uint32_t what)
-{
-    apic_write(APIC_ICR_LOW, ICR_SELF | what);
-    while (apic_read(APIC_ICR_LOW) & ICR_PENDING)
-        ;
-}
 
 static void on_test(struct frame *frame)
 {
@@ -31,29 +21,20 @@ static void on_test(struct frame *frame)
     apic_write(APIC_EOI, 0);
 }
 
-// The first NMI of a pair sends the second, which must wait until this handler has returned. An
-// APIC that can't send an NMI to its own CPU by shorthand is addressed by its ID.
-static void send_nmi_self(void)
-{
-    apic_write(APIC_ICR_HIGH, apic_read(APIC_ID));
-    apic_write(APIC_ICR_LOW, ICR_NMI);
-    while (apic_read(APIC_ICR_LOW) & ICR_PENDING)
-        ;
-}
-
 static void wait_short(void)
 {
     for (volatile uint32_t i = 0; i < SHORT_WAIT; i++)
         ;
 }
 
+// The first NMI of a pair sends the second, which must wait until this handler has returned.
 static void on_nmi(struct frame *frame)
 {
     (void)frame;
     if (++nmi_depth > nmi_deepest)
         nmi_deepest = nmi_depth;
     if (++nmis % 2 == 1) {
-        send_nmi_self();
+        apic_send_nmi_self();
         wait_short();
     }
     nmi_depth--;
@@ -76,7 +57,7 @@ static void sti_shadow(uint32_t round)
 {
     uint32_t before = interrupts, expected;
 
-    send_self(TEST_VECTOR);
+    apic_send_self(TEST_VECTOR);
     wait_short();
     check("held-back", round, interrupts == before);
     __asm__ volatile("movl $1f, %0; sti; nop; 1: nop; cli" : "=&r"(expected)::"memory");
@@ -89,7 +70,7 @@ static void mov_ss_shadow(uint32_t round)
 {
     uint32_t before = interrupts, expected, ss;
 
-    send_self(TEST_VECTOR);
+    apic_send_self(TEST_VECTOR);
     __asm__ volatile("mov %%ss, %0; movl $1f, %1; sti; mov %0, %%ss; nop; 1: nop; nop; cli"
                      : "=&r"(ss), "=&r"(expected)::"memory");
     check("mov-ss-shadow", round,
@@ -102,7 +83,7 @@ static void halted(uint32_t round)
 {
     uint32_t before = interrupts;
 
-    send_self(TEST_VECTOR);
+    apic_send_self(TEST_VECTOR);
     __asm__ volatile("sti; hlt; cli" ::: "memory");
     check("halted", round, interrupts == before + 1);
 }
@@ -111,7 +92,7 @@ static void nmi_pair(uint32_t round)
 {
     uint32_t before = nmis;
 
-    send_nmi_self();
+    apic_send_nmi_self();
     for (uint32_t i = 0; i < MANY_TURNS && nmis < before + 2; i++)
         __asm__ volatile("pause");
     check("nmi-pair", round, nmis == before + 2 && nmi_deepest == 1);

@@ -7,6 +7,7 @@
 #define COM1             0x3f8
 #define COM1_LINE_STATUS 0x3fd
 #define TRANSMIT_EMPTY   0x20
+#define DATA_READY       1
 #define PM1A_CONTROL     0x604
 #define PM1_SLEEP_ENABLE 0x2000 // with sleep type 0, the tables' \_S5
 #define PM_TIMER_PORT    0x608
@@ -83,6 +84,16 @@ void print(const char *format, ...)
     va_end(arguments);
 }
 
+uint32_t divide(uint64_t *value, uint32_t by)
+{
+    uint32_t high = (uint32_t)(*value >> 32), low = (uint32_t)*value;
+    uint32_t quotient_high = high / by, remainder = high % by;
+
+    __asm__("divl %2" : "+a"(low), "+d"(remainder) : "r"(by));
+    *value = (uint64_t)quotient_high << 32 | low;
+    return remainder;
+}
+
 bool option(const char *command_line, const char *name, uint32_t *value)
 {
     for (const char *at = command_line; *at; at++) {
@@ -112,6 +123,11 @@ uint32_t loader_module_count(void)
 uint32_t pm_timer(void)
 {
     return inl(PM_TIMER_PORT) & PM_TIMER_MASK;
+}
+
+bool line_typed(void)
+{
+    return (inb(COM1_LINE_STATUS) & DATA_READY) && inb(COM1) == 0x0a;
 }
 
 _Noreturn static void stop(void)

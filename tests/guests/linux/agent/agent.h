@@ -16,6 +16,7 @@ struct clock_sample {
     uint64_t monotonic_ns, realtime_ns, tsc;
 };
 struct clock_sample clock_check(void);
+void clock_check_others(void);
 
 static inline uint64_t rdtsc(void)
 {
@@ -40,20 +41,41 @@ const char *registers_level(void);
 void registers_load(uint64_t seed);
 void registers_check(uint64_t seed);
 
+// --- cpus.c: threads on the guest's further CPUs, and what they found.
+unsigned cpus_start(void); // how many CPUs work, the caller's included
+void cpus_check(uint64_t now_ns);
+struct cpus_stats {
+    uint64_t timers, wakes; // that came, on all further CPUs; one that does not is an error
+};
+struct cpus_stats cpus_stats(void);
+
+// --- disk.c: a disk full of patterns, as pages.c has them.
+bool disk_open(void);
+unsigned disk_step(unsigned most); // 1 to 8 writes at once, and as many checks; how many
+void disk_verify(void); // all of it, with a DISK-VERIFIED line
+
 // --- the subcommands; each returns the program's exit status.
 struct work_options {
     uint64_t rate, check_rate; // pages a second; 0: as fast as the CPU can
     unsigned permille;         // the part of RAM to work on
     unsigned heartbeat_ms;
+    uint64_t disk_rate;        // writes to the disk a second, and as many checks; 0: no disk
 };
 int work_run(const struct work_options *options);
 int bench_run(void);
 int button_run(void);
+int spin_run(unsigned seconds); // cpus.c
+int disk_run(uint64_t rate); // writes a second
+int disk_bench(uint64_t seconds);
+int stream_receive(void);
+int stream_echo(void);
+int stream_send(const char *address, uint64_t bytes);
 
 // --- control.c: lines typed on the console while the agent works.
 void control_open(void);
 bool control_wait(uint64_t timeout_ns, char *line, size_t size);
 void control_print_kernel_warnings(void);
+void control_start_cpu(void);
 
 static inline uint64_t splitmix64(uint64_t x)
 {

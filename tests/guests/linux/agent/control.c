@@ -64,3 +64,14 @@ void control_print_kernel_warnings(void)
     printf("DMESG-END %u\n", count);
     free(log);
 }
+
+// The second CPU of a kernel that was told to leave it alone (maxcpus=1) gets INIT and SIPI.
+void control_start_cpu(void)
+{
+    FILE *online = fopen("/sys/devices/system/cpu/cpu1/online", "w");
+
+    if (!online || fputs("1", online) < 0 || fclose(online))
+        agent_error("CPU 1 does not start");
+    else
+        printf("AGENT-CPUS %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
+}

@@ -8,9 +8,12 @@
 
 static const char usage[] =
     "usage: agent work [--rate PAGES/S] [--check-rate PAGES/S] [--fraction 0.5]\n"
-    "                  [--heartbeat-ms MS]\n"
-    "       agent idle | bench | cpu | power-button\n"
-    "A rate of 0 is no limit.\n";
+    "                  [--heartbeat-ms MS] [--disk-rate WRITES/S]\n"
+    "       agent idle | bench | cpu | power-button | spin SECONDS\n"
+    "       agent disk WRITES/S\n"
+    "       agent disk-bench SECONDS\n"
+    "       agent stream-echo | stream-receive | stream-send IPV4-ADDRESS MIB\n"
+    "A rate of pages of 0 is no limit, one of the disk is no disk.\n";
 
 // "0.5", ".25" or "1": thousandths, without floating point, which the agent keeps for its patterns.
 static unsigned parse_permille(const char *text)
@@ -33,6 +36,8 @@ static int run_work(int argc, char **argv)
             options.rate = strtoull(argv[i + 1], NULL, 10);
         else if (!strcmp(argv[i], "--check-rate"))
             options.check_rate = strtoull(argv[i + 1], NULL, 10);
+        else if (!strcmp(argv[i], "--disk-rate"))
+            options.disk_rate = strtoull(argv[i + 1], NULL, 10);
         else if (!strcmp(argv[i], "--fraction"))
             options.permille = parse_permille(argv[i + 1]);
         else if (!strcmp(argv[i], "--heartbeat-ms"))
@@ -61,6 +66,18 @@ int main(int argc, char **argv)
         return bench_run();
     if (!strcmp(command, "power-button"))
         return button_run();
+    if (!strcmp(command, "spin") && argc == 3)
+        return spin_run((unsigned)strtoul(argv[2], NULL, 10));
+    if (!strcmp(command, "stream-echo"))
+        return stream_echo();
+    if (!strcmp(command, "disk") && argc == 3)
+        return disk_run(strtoull(argv[2], NULL, 10));
+    if (!strcmp(command, "disk-bench") && argc == 3)
+        return disk_bench(strtoull(argv[2], NULL, 10));
+    if (!strcmp(command, "stream-receive"))
+        return stream_receive();
+    if (!strcmp(command, "stream-send") && argc == 4)
+        return stream_send(argv[2], strtoull(argv[3], NULL, 10) << 20);
     if (!strcmp(command, "cpu"))
         return printf("AGENT-CPU %s\n", registers_level()) < 0;
     fputs(usage, stderr);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The agent's main loop: writes and checks pages at a given pace, keeps registers live meanwhile,
-// and sends heartbeats.
+// The agent's main loop: writes and checks pages, and the disk if asked, at a given pace, keeps
+// registers live meanwhile, and sends heartbeats.
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct work {
     const struct work_options *options;
     uint64_t start_ns, write_base, check_base; // what the rates count from
     uint64_t next_heartbeat_ns;
-    uint64_t sequence, turn;
+    uint64_t sequence, turn, disk_steps;
     bool quit;
 };
 
@@ -33,13 +33,14 @@ static void print_heartbeat(struct work *work, struct clock_sample now)
 static void print_stats(const struct work *work, struct clock_sample now)
 {
     struct pages_stats stats = pages_stats();
+    struct cpus_stats cpus = cpus_stats();
 
     printf("AGENT-STATS {\"heartbeats\": %" PRIu64 ", \"monotonic_ns\": %" PRIu64
            ", \"tsc\": %" PRIu64 ", \"pages\": %" PRIu64 ", \"written\": %" PRIu64
-           ", \"checked\": %" PRIu64 ", \"sweeps\": %" PRIu64
-           ", \"registers\": \"%s\", \"errors\": %" PRIu64 "}\n",
+           ", \"checked\": %" PRIu64 ", \"sweeps\": %" PRIu64 ", \"timers\": %" PRIu64
+           ", \"wakes\": %" PRIu64 ", \"registers\": \"%s\", \"errors\": %" PRIu64 "}\n",
            work->sequence, now.monotonic_ns, now.tsc, stats.count, stats.written, stats.checked,
-           stats.sweeps, registers_level(), agent_errors());
+           stats.sweeps, cpus.timers, cpus.wakes, registers_level(), agent_errors());
 }
 
 static void obey(struct work *work, const char *line, struct clock_sample now)
@@ -48,13 +49,17 @@ static void obey(struct work *work, const char *line, struct clock_sample now)
         work->quit = true;
     } else if (!strcmp(line, "dmesg")) {
         control_print_kernel_warnings();
+    } else if (!strcmp(line, "start-cpu")) {
+        control_start_cpu();
     } else if (!strcmp(line, "stats")) {
         print_stats(work, now);
     } else if (!strcmp(line, "verify")) {
         pages_check_all();
+        if (work->options->disk_rate)
+            disk_verify();
         print_stats(work, clock_check());
     } else {
-        printf("AGENT-UNKNOWN '%s': dmesg, quit, stats or verify wanted\n", line);
+        printf("AGENT-UNKNOWN '%s': dmesg, quit, start-cpu, stats or verify wanted\n", line);
     }
 }
 
@@ -95,6 +100,16 @@ static void do_pages(const struct work *work)
     } while (now < begin + TURN_NS);
 }
 
+// The same with the disk.
+static void do_disk(struct work *work)
+{
+    uint64_t rate = work->options->disk_rate, begin = elapsed_ns(work), now = begin;
+
+    for (; rate && due(rate, now, work->disk_steps) && now < begin + TURN_NS;
+         now = elapsed_ns(work))
+        work->disk_steps += disk_step(1);
+}
+
 // How long nothing is due: a turn, or up to the next heartbeat when there is no memory to work on.
 static uint64_t sleep_ns(const struct work *work, uint64_t now_ns)
 {
@@ -114,13 +129,16 @@ static void turn(struct work *work)
     char line[64];
     uint64_t seed = splitmix64(++work->turn), errors = agent_errors();
 
+    do_disk(work);
     registers_load(seed);
     do_pages(work);
+    clock_check_others();
     bool typed = control_wait(sleep_ns(work, clock_check().monotonic_ns), line, sizeof line);
     if (agent_errors() == errors)
         registers_check(seed);
 
     struct clock_sample now = clock_check();
+    cpus_check(now.monotonic_ns);
     if (now.monotonic_ns >= work->next_heartbeat_ns) {
         print_heartbeat(work, now);
         uint64_t period = work->options->heartbeat_ms * (uint64_t)NS_PER_MS;
@@ -143,11 +161,15 @@ int work_run(const struct work_options *options)
         agent_error("no memory for %" PRIu64 " pages", count);
         return 1;
     }
+    if (options->disk_rate && !disk_open())
+        return 1;
     work.start_ns = work.next_heartbeat_ns = clock_check().monotonic_ns;
     work.write_base = pages_stats().written;
     work.check_base = pages_stats().checked;
-    printf("AGENT-READY pages %" PRIu64 " rate %" PRIu64 " registers %s\n", count, options->rate,
-           registers_level());
+    // An idle guest's further CPUs are to be idle as well.
+    unsigned cpus = count ? cpus_start() : 1;
+    printf("AGENT-READY pages %" PRIu64 " rate %" PRIu64 " registers %s cpus %u\n", count,
+           options->rate, registers_level(), cpus);
     while (!work.quit)
         turn(&work);
     print_stats(&work, clock_check());

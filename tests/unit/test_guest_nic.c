@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT
+// A guest's network card: frames of good and bad drivers, chains of any shape, and its moves.
+// sources: arch/x86/platform/*.c kernel/guest/bus.c kernel/guest/device.c
+// sources: kernel/guest/state.c kernel/guest/gtimer.c kernel/guest/virtio.c
+// sources: kernel/guest/virtio_pci.c kernel/guest/virtio_ring.c kernel/random.c
+// sources: net/guest_nic.c net/frame.c net/lwip/port.c $(addprefix $(LWIP_SRC)/src/,$(LWIP_FILES))
+// cflags: -idirafter $(ROOT)/net/lwip -I$(LWIP_SRC)/src/include
+#define in8   cpu_in8 // the fake platform has the guest's
+#define in32  cpu_in32
+#define out8  cpu_out8
+#define out16 cpu_out16
+#define out32 cpu_out32
+#include "arch/x86/cpu.h"
+#undef in8
+#undef in32
+#undef out8
+#undef out16
+#undef out32
+
+#include "tests/unit/fake_virtio.h"
+
+#include "boot/boot_info.h"
+#include "kernel/host.h"
+#include "kernel/time.h"
+#include "lwip/init.h"
+#include "lwip/nd6.h"
+#include "lwip/tcp.h"
+#include "net/frame.h"
+#include "net/switch.h"
+#include "net/work.h"
+
+const struct device_ops vblk_device, vrng_device, vballoon_device;
+static struct boot_info boot;
+const struct boot_info *host_boot = &boot;
+
+u64 time_ns(void)
+{
+    return NS_PER_SEC;
+}
+
+void *kmalloc(size_t bytes)
+{
+    return malloc(bytes);
+}
+
+u32_t *lwip_port_segment(struct pbuf *segment, const struct tcp_pcb *pcb, u32_t *options)
+{
+    (void)segment, (void)pcb;
+    return options;
+}
+
+const ip6_addr_t *lwip_port_gateway6(struct netif *netif, const ip6_addr_t *dest)
+{
+    (void)netif, (void)dest;
+    return NULL;
+}
+
+// ---- The network thread and its switch ---------------------------------------------------------
+
+static struct net_work *posted;
+static struct switch_port *port;
+static bool wire_full, network;
+static u32 announced, sent_count;
+static struct nic_frame sent; // the last one
+static u8 sent_bytes[65536];
+
+struct pbuf *frame_alloc(u32 bytes)
+{
+    return pbuf_alloc(PBUF_LINK, (u16)bytes, PBUF_RAM);
+}
+
+bool net_running(void)
+{
+    return network;
+}
+
+int net_call(int (*fn)(void *arg), void *arg)
+{
+    return fn(arg);
+}
+
+void net_post(struct net_work *w)
+{
+    posted = w;
+}
+
+void net_unpost(struct net_work *w)
+{
+    if (posted == w)
+        posted = NULL;
+}
+
+static void run_net(void)
+{
+    while (posted) {
+        struct net_work *w = posted;
+        posted = NULL;
+        w->fn(w);
+    }
+}
+
+int switch_add(struct switch_port *p)
+{
+    port = p;
+    return 0;
+}
+
+void switch_remove(struct switch_port *p)
+{
+    assert_ptr_equal(p, port);
+    port = NULL;
+}
+
+void switch_port_ready(struct switch_port *p)
+{
+    assert_ptr_equal(p, port);
+}
+
+void switch_announce(struct switch_port *p)
+{
+    assert_ptr_equal(p, port);
+    announced++;
+}
+
+void switch_deliver(struct switch_port *p, struct nic_frame *f)
+{
+    p->ops->deliver(p, f);
+    p->ops->flush(p);
+}
+
+void switch_wait(struct switch_port *p)
+{
+    assert_ptr_equal(p, port);
+}
+
+int switch_from_port(struct switch_port *p, struct nic_frame *f)
+{
+    assert_ptr_equal(p, port);
+    assert_null(dev("virtio-net")->lock.owner); // an answer may come at once
+    if (wire_full)
+        return E_BUSY;
+    sent = *f;
+    sent_count++;
+    pbuf_copy_partial(f->pbuf, sent_bytes, (u16)f->bytes, 0);
+    pbuf_free(f->pbuf);
+    return 0;
+}
+
+// ---- The driver --------------------------------------------------------------------------------
+
+#define CSUM         BIT(0)
+#define GUEST_CSUM   BIT(1)
+#define GUEST_TSO4   BIT(7)
+#define HOST_TSO4    BIT(11)
+#define MRG          BIT(15)
+#define CTRL         BIT(17)
+#define ANNOUNCE     BIT(21)
+#define ALL          (CSUM | GUEST_CSUM | GUEST_TSO4 | HOST_TSO4 | MRG | CTRL | ANNOUNCE)
+#define DATA         0x200000u
+#define RX_INTERRUPT 0x50
+#define TX_INTERRUPT 0x60
+enum { RX, TX, CONTROL };
+
+struct header {
+    u8 flags, gso_type;
+    u16 header_bytes, gso_bytes, sum_start, sum_offset, buffers;
+};
+
+static void make_nic(void)
+{
+    assert_non_null(device_add(&guest, &guest_nic_device, 0));
+}
+
+static int set_up(void **state)
+{
+    static bool started;
+    if (!started)
+        lwip_init();
+    started = true;
+    pc_one(state);
+    memset(ram, 0, sizeof(ram));
+    memcpy(guest.config.mac, "\x02\0\0\0\0\x10", 6);
+    wire_full = false;
+    network = true;
+    announced = sent_count = 0;
+    make_nic();
+    return 0;
+}
+
+static void start(u64 features)
+{
+    drv_start(VIRTIO_SLOT_NET, 3, 64, features);
+}
+
+// A frame of `bytes` behind a header, in pieces of `piece`. Returns the chain's head.
+static u16 add_frame(const struct header *h, u32 bytes, u32 piece)
+{
+    struct drv_desc d[40] = {{DATA, sizeof(*h), 0, 0}};
+    u32 count = 1;
+    memcpy(ram + DATA, h, sizeof(*h));
+    for (u32 i = 0; i < bytes; i++)
+        ram[DATA + 0x1000 + i] = (u8)(i * 7 + i / 256);
+    for (u32 at = 0; at < bytes; at += piece)
+        d[count++] = (struct drv_desc){DATA + 0x1000 + at, MIN(piece, bytes - at), 0, 0};
+    return drv_add(TX, d, count);
+}
+
+static void transmit(u16 head)
+{
+    ram_watch();
+    drv_kick(TX);
+    run_net();
+    ram_watched();
+    u32 written = 1;
+    assert_int_equal(drv_take(TX, &written), head);
+    assert_int_equal(written, 0);
+    assert_int_equal(drv_interrupt(), TX_INTERRUPT);
+}
+
+static void test_config(void **state)
+{
+    (void)state;
+    drv_find(VIRTIO_SLOT_NET);
+    for (u32 i = 0; i < 6; i++)
+        assert_int_equal(reg_in(0x800 + i, 1), guest.config.mac[i]);
+    assert_int_equal(reg_in(0x806, 2), 1); // the link is up
+    // TCP segments without sums (5.1.3.1), and announcements without a queue to answer on.
+    const u64 bad[] = {HOST_TSO4, GUEST_TSO4, ANNOUNCE};
+    for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
+        reg_out(0x14, 1, 0);
+        reg_out(0x14, 1, 3);
+        drv_choose(bad[i] | VIRTIO_F_VERSION_1);
+        reg_out(0x14, 1, 11);
+        assert_int_equal(drv_status(), 3);
+    }
+}
+
+static void test_sends(void **state)
+{
+    (void)state;
+    struct header h = {.flags = 0};
+    start(ALL);
+    transmit(add_frame(&h, 1514, 1514));
+    transmit(add_frame(&h, 60, 7));
+    transmit(add_frame(&h, 14, 1));
+    transmit(add_frame(&h, 65000, 3000));
+    assert_int_equal(sent_count, 4);
+    assert_int_equal(sent.bytes, 65000);
+    assert_memory_equal(sent_bytes, ram + DATA + 0x1000, 65000);
+    assert_int_equal(sent.l4_offset + sent.segment_bytes, 0);
+}
+
+static void test_sends_what_is_left_to_do(void **state)
+{
+    (void)state;
+    struct header h = {.flags = 1, .sum_start = 34, .sum_offset = 6};
+    start(ALL);
+    transmit(add_frame(&h, 100, 100));
+    assert_int_equal(sent.l4_offset, 34);
+    assert_int_equal(sent.sum_offset, 40);
+    struct header lies[] = {
+        {.flags = 1, .sum_start = 34, .sum_offset = 65},    // outside
+        {.flags = 1, .sum_start = 0xffff, .sum_offset = 2}, // far outside
+        {.flags = 1, .sum_start = 2, .sum_offset = 2},
+        {.flags = 0, .gso_type = 1, .gso_bytes = 50},
+        {.flags = 1, .gso_type = 1, .gso_bytes = 50, .sum_start = 34, .sum_offset = 16}, // no TCP
+        {.flags = 1, .gso_type = 3, .gso_bytes = 50, .sum_start = 34, .sum_offset = 6},
+    };
+    for (u32 i = 0; i < ARRAY_SIZE(lies); i++)
+        transmit(add_frame(&lies[i], 100, 100));
+    assert_int_equal(sent_count, 1);
+    assert_int_equal(port->figures.tx_refused, ARRAY_SIZE(lies));
+    transmit(add_frame(&h, 13, 13)); // not a whole Ethernet header
+    transmit(drv_add_one(TX, DATA, 5, 0));
+    transmit(drv_add_one(TX, DATA, 1514, D_WRITE));
+    transmit(add_frame(&h, 65536, 65536));
+    assert_int_equal(sent_count, 1);
+}
+
+static void test_a_full_wire_loses_nothing(void **state)
+{
+    (void)state;
+    struct header h = {.flags = 0};
+    start(ALL);
+    wire_full = true;
+    u16 head = add_frame(&h, 200, 200);
+    add_frame(&h, 201, 201);
+    drv_kick(TX);
+    run_net();
+    assert_int_equal(drv_take(TX, NULL), head); // it is ours now
+    assert_int_equal(drv_take(TX, NULL), -1);   // and this one waits in its queue
+    wire_full = false;
+    port->ops->send(port);
+    assert_int_equal(sent_count, 2);
+    assert_true(drv_take(TX, NULL) >= 0);
+    assert_int_equal(sent.bytes, 201);
+    wire_full = true;
+    add_frame(&h, 202, 202);
+    drv_kick(TX);
+    run_net();
+    struct device *d = dev("virtio-net"); // it leaves: the frame does not come after it
+    d->ops->pause(d);
+    wire_full = false;
+    port->ops->send(port);
+    assert_int_equal(sent_count, 2);
+    d->ops->resume(d);
+}
+
+// ---- Reception ---------------------------------------------------------------------------------
+
+static int deliver(struct nic_frame f, u32 bytes)
+{
+    f.bytes = bytes;
+    f.pbuf = frame_alloc(bytes);
+    for (u32 i = 0; i < bytes; i++)
+        ((u8 *)f.pbuf->payload)[i] = (u8)(i * 5 + i / 256);
+    ((u8 *)f.pbuf->payload)[14] = 0x45;
+    ram_watch();
+    int r = port->ops->deliver(port, &f);
+    port->ops->flush(port);
+    ram_watched();
+    pbuf_free(f.pbuf);
+    return r;
+}
+
+static void post(u32 count, u32 bytes)
+{
+    for (u32 i = 0; i < count; i++)
+        drv_add_one(RX, DATA + i * 0x1000, bytes, D_WRITE);
+    drv_kick(RX);
+    run_net();
+}
+
+static const struct header *received(void)
+{
+    return (const struct header *)(ram + DATA);
+}
+
+static void test_receives_into_many_buffers(void **state)
+{
+    (void)state;
+    start(ALL);
+    post(4, 512);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 1514), 0);
+    u32 at = 0, written;
+    for (u32 i = 0; i < 3; i++) {
+        u32 from = i ? 0 : 12;
+        assert_true(drv_take(RX, &written) >= 0);
+        assert_int_equal(written, i < 2 ? 512 : 12 + 1514 - 1024);
+        for (u32 k = from; k < written; k++, at++)
+            assert_int_equal(ram[DATA + i * 0x1000 + k], at == 14 ? 0x45 : (u8)(at * 5 + at / 256));
+    }
+    assert_int_equal(at, 1514);
+    assert_int_equal(received()->buffers, 3);
+    assert_int_equal(drv_take(RX, NULL), -1);
+    assert_int_equal(drv_interrupt(), RX_INTERRUPT);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 1000), E_BUSY); // one is left
+    assert_int_equal(drv_take(RX, NULL), -1);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 500), 0);
+    assert_true(drv_take(RX, &written) >= 0);
+    assert_int_equal(written, 512);
+}
+
+static void test_receives_into_one_buffer_alone(void **state)
+{
+    (void)state;
+    start(GUEST_CSUM);
+    post(2, 1526);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 1515), E_INVAL);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 1514), 0);
+    assert_int_equal(received()->buffers, 1);
+    struct nic_frame cut = {.l4_offset = 34, .sum_offset = 50, .segment_bytes = 500};
+    assert_int_equal(deliver(cut, 1000), E_IO); // it was not asked for
+}
+
+static void test_tells_what_is_left_to_do(void **state)
+{
+    (void)state;
+    start(ALL);
+    post(3, 4096);
+    assert_true(port->can_sum && port->can_cut4 && !port->can_cut6);
+    struct nic_frame f = {.l4_offset = 34, .sum_offset = 50, .segment_bytes = 500, .header_bytes = 54};
+    assert_int_equal(deliver(f, 3000), 0);
+    struct header wanted = {1, 1, 54, 500, 34, 16, 1};
+    assert_memory_equal(received(), &wanted, sizeof(wanted));
+    assert_int_equal(deliver((struct nic_frame){.sum_ok = true}, 60), 0);
+    assert_int_equal(((const struct header *)(ram + DATA + 0x1000))->flags, 2);
+    reg_out(0x14, 1, 0);
+    assert_false(port->can_sum || port->can_cut4);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), E_IO);
+}
+
+static void test_small_buffers_do_no_harm(void **state)
+{
+    (void)state;
+    start(ALL);
+    post(30, 1);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), E_INVAL);
+    drv_add_one(RX, DATA, 0x1000, 0); // readable: no room at all
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), E_INVAL);
+}
+
+// ---- Announcements and moves -------------------------------------------------------------------
+
+static u8 control(u8 class, u8 command)
+{
+    ram[DATA] = class;
+    ram[DATA + 1] = command;
+    ram[DATA + 16] = 0xee;
+    struct drv_desc d[] = {{DATA, 2, 0, 0}, {DATA + 16, 1, D_WRITE, 0}};
+    u16 head = drv_add(CONTROL, d, 2);
+    drv_kick_watched(CONTROL);
+    u32 written;
+    assert_int_equal(drv_take(CONTROL, &written), head);
+    assert_int_equal(written, 1);
+    return ram[DATA + 16];
+}
+
+static void test_moves(void **state)
+{
+    (void)state;
+    start(ALL);
+    post(8, 2048);
+    assert_int_equal(announced, 0);
+    struct device *d = drv_move(dev("virtio-net"), make_nic);
+    run_net();
+    assert_int_equal(announced, 1);
+    assert_int_equal(reg_in(0x806, 2), 3); // the driver is asked as well
+    assert_int_equal(drv_interrupt(), 0x40);
+    assert_int_equal(control(0, 0), 1); // not what was offered
+    assert_int_equal(control(3, 0), 0);
+    assert_int_equal(reg_in(0x806, 2), 1);
+    assert_int_equal(deliver((struct nic_frame){.sum_ok = true}, 1000), 0);
+    assert_true(drv_take(RX, NULL) >= 0);
+    d->ops->pause(d);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), E_BUSY); // until it goes on
+    d->ops->resume(d);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), 0);
+}
+
+static void test_without_a_network_the_link_is_down(void **state)
+{
+    network = false;
+    (void)state;
+    devices_destroy(&guest);
+    posted = NULL;
+    pc_one(state);
+    make_nic();
+    start(ALL);
+    assert_int_equal(reg_in(0x806, 2), 0);
+    struct header h = {.flags = 0};
+    add_frame(&h, 60, 60);
+    drv_kick(TX);
+    assert_null(posted);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, pc_destroy)
+    const struct CMUnitTest tests[] = {
+        TEST(config),
+        TEST(sends),
+        TEST(sends_what_is_left_to_do),
+        TEST(a_full_wire_loses_nothing),
+        TEST(receives_into_many_buffers),
+        TEST(receives_into_one_buffer_alone),
+        TEST(tells_what_is_left_to_do),
+        TEST(small_buffers_do_no_harm),
+        TEST(moves),
+        TEST(without_a_network_the_link_is_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
