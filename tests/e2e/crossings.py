@@ -13,11 +13,12 @@ HEARTBEAT_MS = 20
 WAIT_MS = 100
 
 
-def busy_guest(name: str = "busy", vcpus: int = VCPUS, **options):
-    """Writes and checks half of its memory at 200 pages a second, registers live, a heartbeat every 20 ms; its
-    other CPUs work as well."""
-    return linux(name, mode="work", memory=MEMORY, vcpus=vcpus, **options,
-                 extra=f"skiff.rate=200 skiff.fraction=0.5 skiff.heartbeat_ms={HEARTBEAT_MS}")
+def busy_guest(name: str = "busy", vcpus: int = VCPUS, memory: int = MEMORY, rate: int = 200, fraction: float = 0.5,
+               **options):
+    """Writes and checks a fraction of its memory at `rate` pages a second, registers live, a heartbeat every 20 ms;
+    its other CPUs work as well, by timers and wakes that are counted."""
+    return linux(name, mode="work", memory=memory, vcpus=vcpus, **options,
+                 extra=f"skiff.rate={rate} skiff.fraction={fraction} skiff.heartbeat_ms={HEARTBEAT_MS}")
 
 
 def start_busy(group, name: str = "busy") -> None:

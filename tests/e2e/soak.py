@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`make soak`: the long counts, as build/soak/report.json. Its parts, of which --part runs one and leaves what the
 report holds of the others: crossings with PML and with write-protection on VT-x, between Intel and AMD, a hundred on
-AMD, of guests with 1, 2 and 4 vCPUs on both machines, of a Debian server with its disk, and disk moves one of whose
-hosts dies."""
+AMD, a thousand there of a guest that does little beside its timers, of guests with 1, 2 and 4 vCPUs on both machines,
+of a Debian server with its disk, and disk moves one of whose hosts dies."""
 
 import argparse
 import itertools
@@ -17,7 +17,7 @@ import writer
 from harness import moves, network, paths, report
 from harness.pair import Group
 
-COUNT, AMD_COUNT, MATRIX_COUNT, DEATHS_COUNT = 20, 100, 4, 2
+COUNT, AMD_COUNT, PING_PONG_COUNT, MATRIX_COUNT, DEATHS_COUNT = 20, 100, 1000, 4, 2
 VCPUS = (1, 2, 4)
 CLOCKS = "*_wall_ms*: wall clock; other *_ms: the hosts' emulated clock"
 
@@ -56,10 +56,10 @@ def figures(part: str, results: list[moves.Move], stats: dict) -> dict:
 
 
 def busy(part: str, folder: Path, progress: report.Progress, count: int, vcpus: tuple[int, ...] = (crossings.VCPUS,),
-         cpus: int = 2, **options) -> dict:
-    """Moves a busy guest for each number of vCPUs between the same two hosts."""
+         cpus: int = 2, load: dict | None = None, **options) -> dict:
+    """Moves a busy guest for each number of vCPUs between the same two hosts; `load` as busy_guest() takes it."""
     content = {}
-    guests = [crossings.busy_guest(f"busy{n}", vcpus=n) for n in vcpus]
+    guests = [crossings.busy_guest(f"busy{n}", vcpus=n, **(load or {})) for n in vcpus]
     with Group(folder, ["alpha", "bravo"], cpus=cpus, ram_mib=768, migrate={"verify": "on"}, guests={"alpha": guests},
                **options) as group:
         progress.say(f"{part}: booting two hosts")
@@ -141,6 +141,8 @@ PARTS = {
     "vendors": (vendors, COUNT, {}),
     # With one CPU a host: QEMU's threads have a core each.
     "amd": (busy, AMD_COUNT, {"machine": "qemu-amd", "cpus": 1}),
+    "ping-pong": (busy, PING_PONG_COUNT,
+                  {"machine": "qemu-amd", "cpus": 1, "load": {"memory": 96, "rate": 20, "fraction": 0.1}}),
     "bochs-intel": (busy, MATRIX_COUNT, {"vcpus": VCPUS}),
     "qemu-amd": (busy, MATRIX_COUNT, {"vcpus": VCPUS, "machine": "qemu-amd"}),
     "server": (server, COUNT, {"machine": "qemu-amd"}),

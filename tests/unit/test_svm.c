@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The AMD backend's software parts: events and NMIs on their way in, instruction lengths, segments,
 // and the rules of the guest's CPU.
-// sources: arch/x86/svm/events.c arch/x86/svm/nmi.c arch/x86/svm/insn.c arch/x86/svm/segments.c arch/x86/svm/syscall.c
+// sources: arch/x86/svm/events.c arch/x86/svm/nmi.c arch/x86/svm/qemu.c arch/x86/svm/insn.c arch/x86/svm/segments.c arch/x86/svm/syscall.c
 // sources: arch/x86/svm/trail.c arch/x86/guest_cpu.c
 #include "tests/unit/unit.h"
 
@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "arch/x86/features.h"
 #include "arch/x86/guest_cpu.h"
 #include "arch/x86/svm/svm.h"
 #include "kernel/guest/memory.h"
@@ -17,6 +18,7 @@
 #include "kernel/log.h"
 
 struct svm_caps svm_caps;
+struct host_features host_features;
 static struct cpu cpu;
 static struct guest guest;
 static struct vcpu vcpu;
@@ -30,6 +32,11 @@ void cpu_kick(u32 cpu_index)
 {
     assert_int_equal(cpu_index, 0);
     kicks++;
+}
+
+void thread_keep_off(u64 cpus)
+{
+    fail_msg("guests are kept off %llx", (unsigned long long)cpus);
 }
 
 int guest_walk(struct guest *g, const struct paging *p, u64 linear, enum access a, u64 *gpa,
@@ -140,14 +147,14 @@ static void test_qemu_delivers_an_interrupt_once(void **state)
 static void test_qemu_steps_over_a_shadow(void **state)
 {
     (void)state;
-    assert_false(svm_shadow_enter(&sv));
+    assert_false(svm_qemu_shadow_enter(&sv));
     vmcb.int_state = INT_SHADOW;
-    assert_true(svm_shadow_enter(&sv));
+    assert_true(svm_qemu_shadow_enter(&sv));
     assert_true(vmcb.rflags & RFLAGS_TF);
     assert_false(svm_rflags(&sv) & RFLAGS_TF);
     vmcb.int_state = 0; // an exit before the instruction, which has lost the shadow
     assert_false(svm_can_inject_irq(&vcpu));
-    assert_true(svm_shadow_enter(&sv));
+    assert_true(svm_qemu_shadow_enter(&sv));
     vmcb.dr6 = DR6_BS;
     assert_true(svm_step_ends(&sv));
     assert_false(vmcb.rflags & RFLAGS_TF);

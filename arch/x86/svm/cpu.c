@@ -4,7 +4,6 @@
 #include "kernel/lib.h"
 #include "kernel/log.h"
 #include "kernel/mem.h"
-#include "kernel/thread.h"
 
 struct svm_caps svm_caps;
 
@@ -46,29 +45,6 @@ static bool has_svm(char *why, size_t size)
     return true;
 }
 
-// QEMU's own emulation of CPUs (TCG), which says so where hypervisors do.
-static bool emulated_by_qemu(void)
-{
-    u32 r[4];
-    cpuid(1, 0, r);
-    if (!(r[2] & BIT(31)))
-        return false;
-    cpuid(0x40000000, 0, r);
-    return memcmp(&r[1], "TCGTCGTCGTCG", 12) == 0;
-}
-
-// In QEMU (7.2 to 10.0) whichever CPU loads x87 state, by FXRSTOR or XRSTOR and in a guest as well,
-// rewrites a word of the first CPU's state without a lock, to clear an IGNNE# flag there. That word
-// also says whether nested paging is on, GIF, and whether interrupts end the guest's turn. What the
-// first CPU's VMRUN, #VMEXIT, CLGI or STGI change in it at that moment is lost: then its guest runs
-// on the host's memory, the host below the guest's tables, or no interrupt comes any more. A CPU
-// that never uses them has nothing to lose.
-static void keep_guests_off_first_cpu(void)
-{
-    log_info("svm", "QEMU emulates this CPU: guests keep off CPU 0 where there are others");
-    thread_keep_off(BIT(0));
-}
-
 bool svm_probe(char *why, size_t size)
 {
     u32 r[4];
@@ -82,15 +58,13 @@ bool svm_probe(char *why, size_t size)
         .flush_by_asid = r[3] & BIT(6),
         .decode_assists = r[3] & BIT(7),
         .rdtscp = host_features.rdtscp,
-        .qemu = emulated_by_qemu(),
         .spec_ctrl_bits = spec_ctrl_bits(),
     };
     if (svm_caps.asids < 2) {
         snprintf(why, size, "AMD-V of this CPU has no address space identifier for a guest");
         return false;
     }
-    if (svm_caps.qemu)
-        keep_guests_off_first_cpu();
+    svm_caps.qemu = svm_qemu_probe();
     return true;
 }
 

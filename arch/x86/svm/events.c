@@ -121,16 +121,6 @@ void svm_want_irq_window(struct vcpu *v, bool on)
     window_set(sv, on);
 }
 
-// QEMU's VMRUN delivers an interrupt and leaves it behind as an exception that is still to come: if
-// another of its threads asks this one to stop before the next exit or exception, it is delivered
-// again, be interrupts off or the guest's kernel on its first instruction. An interrupt of the
-// host's that is pending already ends the guest's turn first, right behind the delivery.
-static void deliver_once(const struct pending_event *e)
-{
-    if (e->type == EVENT_INTR)
-        cpu_kick(this_cpu()->index);
-}
-
 static void entry_write(struct svm_vcpu *sv, const struct pending_event *e)
 {
     // In real mode no exception pushes an error code.
@@ -140,7 +130,7 @@ static void entry_write(struct svm_vcpu *sv, const struct pending_event *e)
     if (e->type == EVENT_NMI)
         svm_nmi_block(sv, true);
     if (unlikely(svm_caps.qemu))
-        deliver_once(e);
+        svm_qemu_deliver_once(e);
     sv->vmcb->event_inj = EVENT_VALID | (error ? EVENT_HAS_ERROR : 0) |
                           (u32)e->type << EVENT_TYPE_SHIFT | e->vector | (u64)e->error << 32;
 }

@@ -10,7 +10,7 @@ void svm_nmi_block(struct svm_vcpu *sv, bool blocked)
 }
 
 // One instruction with TF set; the #DB behind it exits and goes no further.
-static void step_start(struct svm_vcpu *sv, enum svm_step why)
+void svm_step_start(struct svm_vcpu *sv, enum svm_step why)
 {
     sv->step = why;
     sv->step_tf = sv->vmcb->rflags & RFLAGS_TF;
@@ -60,19 +60,8 @@ void svm_exit_iret(struct svm_vcpu *sv, struct vm_exit *x)
 {
     vmcb_intercept(sv->vmcb, SVM_EXIT_IRET, false);
     if (!sv->step)
-        step_start(sv, STEP_IRET);
+        svm_step_start(sv, STEP_IRET);
     x->kind = EXIT_RETRY;
-}
-
-// QEMU's VMRUN ignores the shadow before 8: an interrupt would come between STI and HLT, and the
-// CPU sleep in spite of it. The instruction that the shadow is for is stepped over instead.
-bool svm_shadow_enter(struct svm_vcpu *sv)
-{
-    if (!svm_in_shadow(sv) || (sv->vmcb->event_inj & EVENT_VALID))
-        return false;
-    if (!sv->step)
-        step_start(sv, STEP_SHADOW);
-    return true;
 }
 
 void svm_want_nmi_window(struct vcpu *v, bool on)
@@ -89,5 +78,5 @@ void svm_nmi_enter(struct svm_vcpu *sv)
     if (sv->vmcb->event_inj & EVENT_VALID)
         cpu_kick(this_cpu()->index); // pending at once: exits when the event has been delivered
     else if (sv->vmcb->int_state & INT_SHADOW)
-        step_start(sv, STEP_SHADOW);
+        svm_step_start(sv, STEP_SHADOW);
 }

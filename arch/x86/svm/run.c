@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // One entry into the guest, from the last look at what is asked of the vCPU to the decoded exit.
-#include "arch/x86/features.h"
 #include "arch/x86/svm/svm.h"
 #include "kernel/lib.h"
 
@@ -41,7 +40,7 @@ static unsigned prepare(struct svm_vcpu *sv, u64 deadline_tsc)
         svm_events_enter(sv);
     if (unlikely(sv->nmi_window))
         svm_nmi_enter(sv);
-    bool shadow = unlikely(svm_caps.qemu) && svm_shadow_enter(sv);
+    bool shadow = unlikely(svm_caps.qemu) && svm_qemu_shadow_enter(sv);
     if (unlikely(sv->window_open) && !shadow)
         sv->vmcb->int_ctl |= V_IRQ_WINDOW;
     svm_tlb_enter(sv);
@@ -66,33 +65,6 @@ static void tpr_store(struct svm_vcpu *sv)
         platform_set_cr8(sv->v, tpr);
 }
 
-// XSETBV exits, but not in QEMU before 8.1: what the guest has put into XCR0 would be lost at the
-// next thread switch.
-static void xcr0_store(struct vcpu *v)
-{
-    if (!host_features.xsave)
-        return;
-    u64 xcr0 = xgetbv(0);
-    if (unlikely(xcr0 != v->xcr0))
-        v->xcr0 = xcr0;
-}
-
-// QEMU 7.2 lets 32-bit code use SYSENTER in long mode and leaves CS both 64-bit and 32-bit, which
-// its own VMRUN then refuses (APM 2 15.5.1).
-static void code_segment_store(struct vmcb *b)
-{
-    if (unlikely((b->cs.attr & (CS_LONG | CS_DEFAULT32)) == (CS_LONG | CS_DEFAULT32)))
-        b->cs.attr &= ~CS_DEFAULT32;
-}
-
-// QEMU's VMRUN and #VMEXIT change its word of pending interrupts without the lock that others hold:
-// an interrupt of the host that arrives at that moment is not delivered until another one comes.
-// Any write to CR8 makes its local APIC look again.
-static void look_for_interrupts(void)
-{
-    __asm__ volatile("mov %0, %%cr8" : : "r"(0ull) : "memory");
-}
-
 static void enter_once(struct svm_vcpu *sv, struct vm_exit *x)
 {
     struct vcpu *v = sv->v;
@@ -103,11 +75,10 @@ static void enter_once(struct svm_vcpu *sv, struct vm_exit *x)
     svm_trail_add(sv, injected);
     sv->exit_seq++;
     v->in_guest = false;
-    look_for_interrupts();
+    if (unlikely(svm_caps.qemu))
+        svm_qemu_exit(sv);
     irq_enable(); // what ended the guest's turn, if an interrupt did, is served here
     tpr_store(sv);
-    xcr0_store(v);
-    code_segment_store(sv->vmcb);
     svm_exit_decode(sv, x);
 }
 

@@ -207,14 +207,19 @@ static inline bool svm_in_shadow(const struct svm_vcpu *sv)
 // nmi.c
 void svm_want_nmi_window(struct vcpu *v, bool on);
 void svm_nmi_block(struct svm_vcpu *sv, bool blocked);
-bool svm_shadow_enter(struct svm_vcpu *sv); // on QEMU; whether interrupts must not come yet
-void svm_nmi_enter(struct svm_vcpu *sv);    // right before the entry, after svm_events_enter
+void svm_nmi_enter(struct svm_vcpu *sv); // right before the entry, after svm_events_enter
 void svm_exit_iret(struct svm_vcpu *sv, struct vm_exit *x);
+void svm_step_start(struct svm_vcpu *sv, enum svm_step why);
 // A #DB exit that only ended a step of ours.
 bool svm_step_ends(struct svm_vcpu *sv);
 void svm_step_cancel(struct svm_vcpu *sv); // an event goes in first
 void svm_step_done(struct svm_vcpu *sv);
 u64 svm_rflags(const struct svm_vcpu *sv); // without a TF of ours
+// qemu.c: called where svm_caps.qemu says so
+bool svm_qemu_probe(void);                                 // whether QEMU emulates this CPU
+void svm_qemu_deliver_once(const struct pending_event *e); // that goes in with this entry
+bool svm_qemu_shadow_enter(struct svm_vcpu *sv);           // whether interrupts must not come yet
+void svm_qemu_exit(struct svm_vcpu *sv);                   // after each exit, interrupts off
 // msr.c
 int svm_get_msr(struct vcpu *v, u32 index, u64 *value);
 int svm_set_msr(struct vcpu *v, u32 index, u64 value);

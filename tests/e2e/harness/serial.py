@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A machine's serial line: read all the time by a thread, kept whole, stamped line by line on arrival."""
 
+import bisect
 import re
 import socket
 import threading
@@ -80,7 +81,7 @@ class Serial:
     def lines(self, start: int = 0) -> list[Line]:
         """The complete lines that ended after position start."""
         with self._changed:
-            return [line for line in self._lines if line.end > start]
+            return self._lines[bisect.bisect_right(self._lines, start, key=lambda line: line.end):]
 
     def tail(self, count: int = 25) -> str:
         return "\n".join("    | " + line for line in self.text()[-16384:].splitlines()[-count:])

@@ -13,7 +13,8 @@ import time
 
 ECHO_PORT = 7072  # tests/guests/linux/agent/stream.c
 ETH_P_ALL = 3
-ARP, TAG = 0x0806, 0x8100
+ARP, TAG, RARP, IPV6 = 0x0806, 0x8100, 0x8035, 0x86DD
+ICMPV6, NEIGHBOUR_ADVERTISEMENT = 58, 136  # RFC 4861
 SOL_PACKET, PACKET_AUXDATA, VLAN_VALID = 263, 8, 1 << 4  # linux/if_packet.h
 
 
@@ -138,9 +139,32 @@ class Wire:
 
     def sent_by(self, mac: str, ethertype: int | None = None, since: float = 0.0) -> list[float]:
         """When frames of this source came by."""
+        return [wall for wall, frame in self._of(mac, since)
+                if ethertype is None or frame[12:14] == ethertype.to_bytes(2, "big")]
+
+    def _of(self, mac: str, since: float) -> list[tuple[float, bytes]]:
         source = bytes.fromhex(mac.replace(":", ""))
-        return [wall for wall, frame in self.frames if wall >= since and frame[6:12] == source
-                and (ethertype is None or frame[12:14] == ethertype.to_bytes(2, "big"))]
+        return [(wall, frame) for wall, frame in self.frames if wall >= since and frame[6:12] == source]
+
+    def gratuitous(self, mac: str, since: float) -> set[str]:
+        """In which protocols a guest's own system told its neighbours, unasked, where its addresses are: "ARP" to
+        everybody about itself (RFC 5227 2.3), "ND" by an advertisement to all nodes (RFC 4861 7.2.6)."""
+        found = set()
+        for _, frame in self._of(mac, since):
+            kind = int.from_bytes(frame[12:14], "big")
+            if kind == ARP and frame[:6] == b"\xff" * 6 and frame[28:32] == frame[38:42]:
+                found.add("ARP")
+            elif (kind == IPV6 and frame[20] == ICMPV6 and frame[54] == NEIGHBOUR_ADVERTISEMENT
+                  and frame[38:54] == socket.inet_pton(socket.AF_INET6, "ff02::1")):
+                found.add("ND")
+        return found
+
+    def wait(self, condition, timeout: float, what: str) -> None:
+        """Until condition() holds of what has come by."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not seen within {timeout:g} s: {what}"
+            time.sleep(0.02)
 
 
 def tagged_arp(interface: str, vlan: int, address: str, timeout: float) -> bytes:
