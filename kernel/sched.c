@@ -190,6 +190,7 @@ static void make_ready(struct run_queue *rq, struct thread *t)
 static void place(struct run_queue *rq, struct thread *t, u64 flags)
 {
     assert_held(&rq->lock);
+    t->ready_since_ns = time_ns();
     u32 cpu = choose_cpu(t);
     if (cpu != t->cpu) {
         t->state = THREAD_READY;
@@ -342,6 +343,16 @@ static void depart(struct thread *t)
     xsave_save(t->xsave);
 }
 
+static void note_waited(struct run_queue *rq, struct thread *t, u64 now)
+{
+    assert_held(&rq->lock);
+    if (t->idle)
+        return;
+    u64 waited = now - t->ready_since_ns;
+    t->waited_ns += waited;
+    t->waited_max_ns = MAX(t->waited_max_ns, waited);
+}
+
 static void note_running(struct run_queue *rq, const struct thread *t)
 {
     u64 bit = BIT(this_cpu()->index);
@@ -364,9 +375,12 @@ static void switch_away(struct run_queue *rq)
     if (SKIFF_DEBUG)
         count_breach(rq, prev, now);
     account(rq, prev, now);
-    if (prev->state == THREAD_READY && !prev->idle)
+    if (prev->state == THREAD_READY && !prev->idle) {
+        prev->ready_since_ns = now;
         enqueue(rq, prev);
+    }
     struct thread *next = dequeue(rq);
+    note_waited(rq, next, now);
     next->state = THREAD_RUNNING;
     next->switched_in_ns = now;
     next->polled_ns = now;
@@ -499,6 +513,18 @@ u64 thread_cpu_ns(void)
     u64 used = t->cpu_ns + time_ns() - t->switched_in_ns;
     spin_unlock_irqrestore(&rq->lock, flags);
     return used;
+}
+
+void sched_get_times(struct thread *t, struct thread_info *out)
+{
+    u64 flags;
+    struct run_queue *rq = lock_queue_of(t, &flags);
+    u64 now = time_ns();
+    u64 waits = t->state == THREAD_READY && !t->idle ? now - t->ready_since_ns : 0;
+    out->cpu_ns = t->cpu_ns + (t->state == THREAD_RUNNING ? now - t->switched_in_ns : 0);
+    out->waited_ns = t->waited_ns + waits;
+    out->waited_max_ns = MAX(t->waited_max_ns, waits);
+    spin_unlock_irqrestore(&rq->lock, flags);
 }
 
 u64 thread_contended_ns(void)

@@ -33,6 +33,9 @@ struct thread {
     u64 vruntime;            // ns of CPU used, levelled when it wakes; rq
     u64 cpu_ns;              // total; rq
     u64 switched_in_ns;      // rq
+    u64 ready_since_ns;      // while it is ready; rq
+    u64 waited_ns;           // total time it was ready and another ran; rq
+    u64 waited_max_ns;       // longest such wait; rq
     u64 polled_ns;           // last time it offered the CPU (debug builds)
     u64 breaches;
 
@@ -66,6 +69,7 @@ bool sched_block(u64 deadline_ns); // until sched_wake (true) or the deadline (f
 void sched_yield_to_others(void);
 void sched_die(void) __attribute__((noreturn));
 struct thread *sched_reap(void); // one dead thread whose stack may be freed, or NULL
+void sched_get_times(struct thread *t, struct thread_info *out); // a living thread's
 bool sched_has_ready(void);      // on this CPU
 void sched_finish_switch(void);  // first thing a new thread does: completes the switch to it
 void idle_loop(void *arg) __attribute__((noreturn));

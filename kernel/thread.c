@@ -202,21 +202,37 @@ static const char *state_name(const struct thread *t)
     return names[t->state];
 }
 
+static void fill_info(struct thread *t, struct thread_info *out)
+{
+    *out = (struct thread_info){.state = state_name(t),
+                                .cpu = t->cpu,
+                                .stack_used = stack_used(t),
+                                .stack_size = (u32)(t->stack_pages * PAGE_SIZE),
+                                .breaches = t->breaches};
+    strlcpy(out->name, t->name, sizeof(out->name));
+    sched_get_times(t, out);
+}
+
 bool thread_get_info(unsigned i, struct thread_info *out)
 {
     u64 flags = spin_lock_irqsave(&list_lock);
     struct thread *t = all_threads;
     while (t && i--)
         t = t->all_next;
-    if (t) {
-        *out = (struct thread_info){.state = state_name(t),
-                                    .cpu_ns = t->cpu_ns,
-                                    .cpu = t->cpu,
-                                    .stack_used = stack_used(t),
-                                    .stack_size = (u32)(t->stack_pages * PAGE_SIZE),
-                                    .breaches = t->breaches};
-        strlcpy(out->name, t->name, sizeof(out->name));
-    }
+    if (t)
+        fill_info(t, out);
+    spin_unlock_irqrestore(&list_lock, flags);
+    return t != NULL;
+}
+
+bool thread_find_info(const struct thread *wanted, struct thread_info *out)
+{
+    u64 flags = spin_lock_irqsave(&list_lock);
+    struct thread *t = all_threads;
+    while (t && t != wanted)
+        t = t->all_next;
+    if (t)
+        fill_info(t, out);
     spin_unlock_irqrestore(&list_lock, flags);
     return t != NULL;
 }

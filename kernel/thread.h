@@ -118,6 +118,8 @@ struct thread_info {
     char name[16];
     const char *state; // "running", "ready", "blocked"
     u64 cpu_ns;
+    u64 waited_ns;     // time it was ready to run and another thread had the CPU
+    u64 waited_max_ns; // the longest such wait
     u32 cpu;
     u32 stack_used; // bytes, high-water mark
     u32 stack_size;
@@ -125,6 +127,8 @@ struct thread_info {
 };
 // Fills the i-th living thread's info; false when there is none.
 bool thread_get_info(unsigned i, struct thread_info *out);
+// The same of one thread; false when it has ended.
+bool thread_find_info(const struct thread *t, struct thread_info *out);
 
 // Debug builds count stretches over 1 ms without a yield, per thread name; 0 in release builds.
 u64 thread_slice_breaches(void);

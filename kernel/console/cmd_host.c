@@ -151,10 +151,10 @@ static void net_stats(struct out *o)
 
 static void thread_row(struct out *o, const struct thread_info *t)
 {
-    char used[24];
-    out_printf(o, "%-16s %-8s cpu %u %14s  stack %5u of %5u  breaches %llu\n", t->name, t->state,
-               t->cpu, format_ns(used, t->cpu_ns), t->stack_used, t->stack_size,
-               (unsigned long long)t->breaches);
+    char used[24], waited[24];
+    out_printf(o, "%-16s %-8s cpu %u %14s  waited %14s  stack %5u of %5u  breaches %llu\n", t->name,
+               t->state, t->cpu, format_ns(used, t->cpu_ns), format_ns(waited, t->waited_ns),
+               t->stack_used, t->stack_size, (unsigned long long)t->breaches);
     if (!o->json)
         return;
     out_begin(o);
@@ -163,6 +163,8 @@ static void thread_row(struct out *o, const struct thread_info *t)
     out_str(o, "state", t->state);
     out_u64(o, "cpu", t->cpu);
     out_u64(o, "cpu_ns", t->cpu_ns);
+    out_u64(o, "waited_ns", t->waited_ns);
+    out_u64(o, "waited_max_ns", t->waited_max_ns);
     out_u64(o, "stack_used", t->stack_used);
     out_u64(o, "stack_size", t->stack_size);
     out_u64(o, "breaches", t->breaches);
@@ -203,7 +205,25 @@ struct vcpu_figures {
     char guest[CONFIG_NAME];
     u32 index;
     u64 total, exits[EXIT_KINDS];
+    struct thread_info thread;
 };
+
+// Steal time is what the vCPU waited for a CPU that another thread had.
+static void vcpu_times(struct out *o, const struct thread_info *t)
+{
+    char used[24], steal[24], longest[24];
+    if (o->json) {
+        out_str(o, "state", t->state);
+        out_u64(o, "cpu", t->cpu);
+        out_u64(o, "cpu_ns", t->cpu_ns);
+        out_u64(o, "steal_ns", t->waited_ns);
+        out_u64(o, "steal_max_ns", t->waited_max_ns);
+    } else {
+        out_printf(o, "%s on CPU %u, ran %s, steal %s, %s at most at once, ", t->state, t->cpu,
+                   format_ns(used, t->cpu_ns), format_ns(steal, t->waited_ns),
+                   format_ns(longest, t->waited_max_ns));
+    }
+}
 
 static void vcpu_row(struct out *o, const struct vcpu_figures *v)
 {
@@ -212,10 +232,14 @@ static void vcpu_row(struct out *o, const struct vcpu_figures *v)
         out_str(o, "kind", "vcpu");
         out_str(o, "guest", v->guest);
         out_u64(o, "vcpu", v->index);
-        out_u64(o, "exits", v->total);
     } else {
-        out_printf(o, "%s vCPU %u: %llu exits", v->guest, v->index, (unsigned long long)v->total);
+        out_printf(o, "%s vCPU %u: ", v->guest, v->index);
     }
+    vcpu_times(o, &v->thread);
+    if (o->json)
+        out_u64(o, "exits", v->total);
+    else
+        out_printf(o, "%llu exits", (unsigned long long)v->total);
     for (unsigned k = 0; k < EXIT_KINDS; k++) {
         if (!v->exits[k])
             continue;
@@ -232,7 +256,7 @@ static void vcpu_row(struct out *o, const struct vcpu_figures *v)
         out_printf(o, "\n");
 }
 
-// The n-th vCPU of the running guests.
+// The n-th vCPU of the running guests. Its thread may end at any moment.
 static bool take_figures(unsigned n, struct vcpu_figures *out)
 {
     bool found = false;
@@ -248,6 +272,8 @@ static bool take_figures(unsigned n, struct vcpu_figures *out)
         out->index = v->index;
         out->total = v->exit_total;
         memcpy(out->exits, v->exits, sizeof(out->exits));
+        if (!thread_find_info(v->thread, &out->thread))
+            out->thread = (struct thread_info){.state = "ended"};
         found = true;
     }
     mutex_unlock(&guests_lock);

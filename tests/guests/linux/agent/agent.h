@@ -45,27 +45,29 @@ void registers_check(uint64_t seed);
 unsigned cpus_start(void); // how many CPUs work, the caller's included
 void cpus_check(uint64_t now_ns);
 struct cpus_stats {
-    uint64_t timers, wakes; // that came, on all further CPUs; one that does not is an error
+    uint64_t timers, wakes;    // that came, on all further CPUs; one that does not is an error
+    uint64_t start_max_ns;     // from a thread's creation to the end of its first turn, at worst
+    uint64_t shootdown_max_ns; // to have a page's rights changed and changed back, at worst
 };
 struct cpus_stats cpus_stats(void);
 
 // --- disk.c: a disk full of patterns, as pages.c has them.
 bool disk_open(void);
 unsigned disk_step(unsigned most); // 1 to 8 writes at once, and as many checks; how many
-void disk_verify(void); // all of it, with a DISK-VERIFIED line
+void disk_verify(void);            // all of it, with a DISK-VERIFIED line
 
 // --- the subcommands; each returns the program's exit status.
 struct work_options {
     uint64_t rate, check_rate; // pages a second; 0: as fast as the CPU can
     unsigned permille;         // the part of RAM to work on
     unsigned heartbeat_ms;
-    uint64_t disk_rate;        // writes to the disk a second, and as many checks; 0: no disk
+    uint64_t disk_rate; // writes to the disk a second, and as many checks; 0: no disk
 };
 int work_run(const struct work_options *options);
 int bench_run(void);
 int button_run(void);
 int spin_run(unsigned seconds); // cpus.c
-int disk_run(uint64_t rate); // writes a second
+int disk_run(uint64_t rate);    // writes a second
 int disk_bench(uint64_t seconds);
 int stream_receive(void);
 int stream_echo(void);

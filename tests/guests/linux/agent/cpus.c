@@ -19,10 +19,15 @@
 #define PAGES      64
 #define PAGE_WORDS (4096 / sizeof(uint64_t))
 #define PERIOD_NS  5000000
-#define STALL_NS   20000000000u // of the guest's clock, without one turn: sixteen vCPUs may share a CPU
+#define STALL_NS                                                                                   \
+    20000000000u // of the guest's clock, without one turn: sixteen vCPUs may share a CPU
 
 struct worker {
     unsigned cpu;
+    volatile pid_t task;
+    volatile unsigned prepared; // pages written before the first turn
+    uint64_t created_ns;
+    volatile uint64_t start_ns, shootdown_ns; // until the first turn was done; the longest
     uint64_t *pages; // PAGES pages of patterns, and one whose rights change
     uint64_t generation[PAGES];
     volatile uint64_t turns, errors;
@@ -55,6 +60,13 @@ static bool tsc_goes_on(void)
     return now >= before;
 }
 
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static uint64_t word(const struct worker *w, unsigned page, unsigned i)
 {
     return splitmix64((uint64_t)w->cpu << 48 ^ (uint64_t)page << 40 ^ w->generation[page] << 10 ^
@@ -80,9 +92,14 @@ static bool page_holds(const struct worker *w, unsigned page)
 static bool shoot_down(struct worker *w)
 {
     uint64_t *page = w->pages + PAGES * PAGE_WORDS;
+    uint64_t before = monotonic_ns();
     page[0] = w->turns;
-    return mprotect(page, 4096, PROT_READ) == 0 &&
-           mprotect(page, 4096, PROT_READ | PROT_WRITE) == 0 && page[0] == w->turns;
+    bool done = mprotect(page, 4096, PROT_READ) == 0 &&
+                mprotect(page, 4096, PROT_READ | PROT_WRITE) == 0 && page[0] == w->turns;
+    uint64_t taken = monotonic_ns() - before;
+    if (taken > w->shootdown_ns)
+        w->shootdown_ns = taken;
+    return done;
 }
 
 static void *work(void *arg)
@@ -90,16 +107,18 @@ static void *work(void *arg)
     struct worker *w = arg;
     struct timespec next;
 
+    w->task = gettid();
     pin(w->cpu);
-    for (unsigned page = 0; page < PAGES; page++)
-        write_page(w, page);
+    for (; w->prepared < PAGES; w->prepared++)
+        write_page(w, w->prepared);
     clock_gettime(CLOCK_MONOTONIC, &next);
     for (;;) {
         unsigned turn = (unsigned)w->turns;
         if (!page_holds(w, turn % PAGES) || !tsc_goes_on() || !shoot_down(w))
             w->errors++;
         write_page(w, (turn + PAGES / 2) % PAGES);
-        w->turns++;
+        if (w->turns++ == 0)
+            w->start_ns = monotonic_ns() - w->created_ns;
         next.tv_nsec += PERIOD_NS;
         if (next.tv_nsec >= 1000000000) {
             next.tv_nsec -= 1000000000;
@@ -134,6 +153,7 @@ unsigned cpus_start(void)
         struct worker *w = &workers[count];
         pthread_t thread, other;
         w->cpu = cpu;
+        w->created_ns = monotonic_ns();
         w->pages = mmap(NULL, (PAGES + 1) * 4096, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (w->pages == MAP_FAILED || pthread_create(&thread, NULL, work, w) ||
@@ -166,8 +186,40 @@ struct cpus_stats cpus_stats(void)
     for (unsigned i = 0; i < count; i++) {
         sum.timers += workers[i].turns;
         sum.wakes += workers[i].answered;
+        if (workers[i].start_ns > sum.start_max_ns)
+            sum.start_max_ns = workers[i].start_ns;
+        if (workers[i].shootdown_ns > sum.shootdown_max_ns)
+            sum.shootdown_max_ns = workers[i].shootdown_ns;
     }
     return sum;
+}
+
+// What the kernel says of a thread, on one line.
+static void read_task(pid_t task, const char *name, char *text, int size)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/%s", task, name);
+    FILE *file = fopen(path, "r");
+    if (!file || !fgets(text, size, file))
+        *text = 0;
+    text[strcspn(text, "\n")] = 0;
+    if (file)
+        fclose(file);
+}
+
+// Whether its thread waits inside the kernel, for its CPU, or runs and gets nowhere.
+static void report_stall(const struct worker *w, uint64_t now_ns)
+{
+    char where[64], times[64];
+    uint64_t ran_ns = 0, waited_ns = 0;
+
+    read_task(w->task, "wchan", where, sizeof where);
+    read_task(w->task, "schedstat", times, sizeof times);
+    sscanf(times, "%" SCNu64 " %" SCNu64, &ran_ns, &waited_ns);
+    agent_error("CPU %u did nothing for %" PRIu64 " ms: %u of %u pages prepared, %" PRIu64
+                " turns, ran %" PRIu64 " ms, waited %" PRIu64 " ms for its CPU, in %s",
+                w->cpu, (now_ns - w->seen_ns) / 1000000, w->prepared, PAGES, w->turns,
+                ran_ns / 1000000, waited_ns / 1000000, where);
 }
 
 void cpus_check(uint64_t now_ns)
@@ -186,8 +238,7 @@ void cpus_check(uint64_t now_ns)
             w->seen_turns = turns;
             w->seen_ns = now_ns;
         } else if (now_ns - w->seen_ns > STALL_NS) {
-            agent_error("CPU %u did nothing for %" PRIu64 " ms", w->cpu,
-                        (now_ns - w->seen_ns) / 1000000);
+            report_stall(w, now_ns);
             w->seen_ns = now_ns;
         }
     }

@@ -38,9 +38,11 @@ static void print_stats(const struct work *work, struct clock_sample now)
     printf("AGENT-STATS {\"heartbeats\": %" PRIu64 ", \"monotonic_ns\": %" PRIu64
            ", \"tsc\": %" PRIu64 ", \"pages\": %" PRIu64 ", \"written\": %" PRIu64
            ", \"checked\": %" PRIu64 ", \"sweeps\": %" PRIu64 ", \"timers\": %" PRIu64
-           ", \"wakes\": %" PRIu64 ", \"registers\": \"%s\", \"errors\": %" PRIu64 "}\n",
+           ", \"wakes\": %" PRIu64 ", \"start_max_ns\": %" PRIu64 ", \"shootdown_max_ns\": %" PRIu64
+           ", \"registers\": \"%s\", \"errors\": %" PRIu64 "}\n",
            work->sequence, now.monotonic_ns, now.tsc, stats.count, stats.written, stats.checked,
-           stats.sweeps, cpus.timers, cpus.wakes, registers_level(), agent_errors());
+           stats.sweeps, cpus.timers, cpus.wakes, cpus.start_max_ns, cpus.shootdown_max_ns,
+           registers_level(), agent_errors());
 }
 
 static void obey(struct work *work, const char *line, struct clock_sample now)
