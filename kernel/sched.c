@@ -26,7 +26,6 @@ static void (*vcpu_put_hook)(struct vcpu *v);
 static void (*vcpu_load_hook)(struct vcpu *v);
 static u64 breaches;  // by all threads, ended ones too
 static u64 idle_mask; // CPUs that run their idle threads; atomic
-static u64 floor_ns;  // the highest vruntime picked anywhere, only grows; atomic
 static u64 kept_off;  // CPUs that movable threads keep off; written before there are any
 
 #define LEAD_IDLE (-(s64)(1ull << 62))
@@ -94,22 +93,33 @@ static struct thread *dequeue(struct run_queue *rq)
         return rq->idle;
     rq->ready = t->run_next;
     t->run_next = NULL;
-    u64 floor = __atomic_load_n(&floor_ns, __ATOMIC_RELAXED);
-    while (floor < t->vruntime && !__atomic_compare_exchange_n(&floor_ns, &floor, t->vruntime, true,
-                                                               __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ;
     return t;
 }
 
-// How far the threads that run have got: a thread that slept does not start further behind.
-static u64 frontier(u64 now)
+static bool is_idle(u32 cpu)
 {
-    u64 most = __atomic_load_n(&floor_ns, __ATOMIC_RELAXED);
-    for (u32 i = 0; i < cpu_count; i++) {
-        s64 lead = __atomic_load_n(&queues[i].lead, __ATOMIC_RELAXED);
-        if (lead != LEAD_IDLE && (s64)now + lead > (s64)most)
-            most = (u64)((s64)now + lead);
-    }
+    return __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) >> cpu & 1;
+}
+
+// How far a CPU's threads have got, the one that runs included.
+static u64 reached(const struct run_queue *rq, u64 now)
+{
+    u64 most = __atomic_load_n(&rq->reached_ns, __ATOMIC_RELAXED);
+    s64 lead = __atomic_load_n(&rq->lead, __ATOMIC_RELAXED);
+    return lead == LEAD_IDLE ? most : (u64)MAX((s64)most, (s64)now + lead);
+}
+
+// How far those have got with which a thread shares CPUs: one that slept does not start further
+// behind. CPUs that exchange no threads get on at rates of their own, so others say nothing. Nor do
+// they for a thread that cannot move, unless it begins where nothing runs: movable ones may follow.
+static u64 frontier(const struct thread *t, u64 now)
+{
+    u64 cpus = BIT(t->cpu), most = 0;
+    if ((t->flags & THREAD_MOVABLE) || (is_idle(t->cpu) && for_movable(t->cpu)))
+        cpus |= movable_cpus();
+    for (u32 i = 0; i < cpu_count; i++)
+        if (cpus >> i & 1)
+            most = MAX(most, reached(&queues[i], now));
     return most;
 }
 
@@ -153,11 +163,6 @@ static void offer_to_idle(void)
         cpu_kick((u32)__builtin_ctzll(idle));
 }
 
-static bool is_idle(u32 cpu)
-{
-    return __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) >> cpu & 1;
-}
-
 // Where a thread that wakes is to run: where it was, unless only another CPU is idle.
 static u32 choose_cpu(const struct thread *t)
 {
@@ -173,7 +178,7 @@ static void make_ready(struct run_queue *rq, struct thread *t)
     assert_held(&rq->lock);
     struct thread *running = cpu_get(t->cpu)->current;
     u64 now = time_ns();
-    u64 floor = frontier(now);
+    u64 floor = frontier(t, now);
     u64 least = floor > WAKE_CREDIT_NS ? floor - WAKE_CREDIT_NS : 0;
     t->vruntime = MAX(t->vruntime, least);
     enqueue(rq, t);
@@ -317,8 +322,10 @@ static void account(struct run_queue *rq, struct thread *t, u64 now)
     if (t->vcpu && rq->ready)
         rq->contended_ns += now - MAX(t->switched_in_ns, rq->waiting_since);
     t->cpu_ns += used;
-    if (!t->idle)
+    if (!t->idle) {
         t->vruntime += used;
+        __atomic_store_n(&rq->reached_ns, MAX(rq->reached_ns, t->vruntime), __ATOMIC_RELAXED);
+    }
     t->switched_in_ns = now;
 }
 

@@ -53,6 +53,7 @@ struct run_queue {
     struct thread *ready; // by vruntime; lock
     struct thread *idle;
     s64 lead;            // of the running thread: its vruntime is this plus the time now; atomic
+    u64 reached_ns;      // the highest vruntime run from here, only grows; lock, read by others
     u64 next_balance_ns; // this CPU
     struct ktimer slice; // throws a guest out when its slice is used up; this CPU
     struct thread *dead; // linked by run_next; lock

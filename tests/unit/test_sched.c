@@ -238,6 +238,65 @@ static void test_two_hogs_share(void **state)
     assert_true(worst <= 20 * NS_PER_US);
 }
 
+static u64 longest_wait(const struct thread *t)
+{
+    struct thread_info info;
+    assert_true(thread_find_info(t, &info));
+    return info.waited_max_ns;
+}
+
+static void late_hog(void *arg)
+{
+    thread_sleep_ns(*(u64 *)arg - now);
+    hog(&work_done[1]);
+}
+
+static void lone_hog(void *arg)
+{
+    u64 until = *(u64 *)arg;
+    while (now < until) {
+        now += 10 * NS_PER_US;
+        tick();
+        thread_yield_if_needed();
+    }
+    thread_sleep_ns(2 * NS_PER_MS);
+    hog(&work_done[0]);
+}
+
+// A thread that had the CPU to itself is not made to wait for it by those that wake while it
+// sleeps.
+static void test_time_alone_is_not_paid_back(void **state)
+{
+    (void)state;
+    u64 busy_until = now + NS_PER_SEC, late = busy_until + NS_PER_MS;
+    stop = false;
+    struct thread *lone = thread_create("lone", lone_hog, &busy_until, 0);
+    for (int i = 0; i < 4; i++)
+        thread_create("late", late_hog, &late, 0);
+    thread_sleep_ns(NS_PER_SEC + 20 * NS_PER_MS);
+    assert_true(longest_wait(lone) <= 5 * NS_PER_MS);
+    stop = true;
+    thread_sleep_ns(20 * NS_PER_MS);
+}
+
+static void test_waiting_is_counted(void **state)
+{
+    (void)state;
+    struct thread_info info;
+    struct thread *t = thread_create("w", say_twice, "w", 0);
+    now += 3000;
+    assert_true(thread_find_info(t, &info));
+    assert_int_equal(info.waited_ns, 3000); // still waits
+    thread_yield();
+    now += 500;
+    assert_true(thread_find_info(t, &info));
+    assert_int_equal(info.cpu_ns, 1000);
+    assert_int_equal(info.waited_ns, 3500);
+    assert_int_equal(info.waited_max_ns, 3000);
+    thread_yield();
+    assert_false(thread_find_info(t, &info));
+}
+
 static struct waitq q;
 static int ready_count;
 
@@ -498,6 +557,41 @@ static void test_movable_threads_keep_off_a_cpu(void **state)
     thread_keep_off(0);
 }
 
+static void run_and_wait(void *arg)
+{
+    now += 100 * NS_PER_US;
+    wait_event(&q, ready_count > 0);
+    ready_count--;
+    note(arg);
+}
+
+// CPUs that exchange no threads get on at rates of their own.
+static void test_a_cpu_that_guests_keep_off_says_nothing_about_them(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    thread_keep_off(BIT(0));
+    ready_count = 0;
+    struct thread *sleeper = thread_create("s", run_and_wait, "s", THREAD_MOVABLE);
+    become(&second_cpu);
+    thread_yield();
+    become(&fake_cpu_block);
+    struct thread *other = thread_create("o", note_cpu, "o", THREAD_MOVABLE);
+    now += 10 * NS_PER_SEC; // the boot CPU is busy
+    ready_count = 1;
+    waitq_wake_all(&q);
+    assert_true(sleeper->vruntime < other->vruntime + 10 * NS_PER_MS);
+    become(&second_cpu);
+    thread_yield();
+    thread_yield();
+    assert_non_null(strchr(trace, 's'));
+    become(&fake_cpu_block);
+    thread_create("p", note_cpu, "p", 0); // frees what ended on the second CPU
+    stop_second_cpu(idle);
+    thread_sleep_ns(1);
+    thread_keep_off(0);
+}
+
 static void xsave_owner(void *arg)
 {
     (void)arg;
@@ -535,6 +629,8 @@ int main(void)
         cmocka_unit_test_setup(test_yield_alternates, start),
         cmocka_unit_test_setup(test_sleep, start),
         cmocka_unit_test_setup(test_two_hogs_share, start),
+        cmocka_unit_test_setup(test_time_alone_is_not_paid_back, start),
+        cmocka_unit_test_setup(test_waiting_is_counted, start),
         cmocka_unit_test_setup(test_wait_queue, start),
         cmocka_unit_test_setup(test_wait_deadline, start),
         cmocka_unit_test_setup(test_wake_in_the_gap, start),
@@ -544,6 +640,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_movable_thread_starts_on_an_idle_cpu, start),
         cmocka_unit_test_setup(test_a_cpu_takes_what_waits_on_another, start),
         cmocka_unit_test_setup(test_movable_threads_keep_off_a_cpu, start),
+        cmocka_unit_test_setup(test_a_cpu_that_guests_keep_off_says_nothing_about_them, start),
         cmocka_unit_test_setup(test_a_given_xsave_area_is_left_alone, start),
         cmocka_unit_test_setup(test_nothing_left, start),
     };
