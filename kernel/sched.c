@@ -448,17 +448,30 @@ bool sched_block(u64 deadline_ns)
     return woken;
 }
 
-void sched_yield_to_others(void)
+// Where in the queue one that yields comes to stand. Behind the first one, whatever it has used, or
+// a yield would not be one.
+static u64 yielded(const struct run_queue *rq, const struct thread *t, bool all)
+{
+    assert_held(&rq->lock);
+    const struct thread *last = rq->ready;
+    u64 behind = last->vruntime;
+    while (all && last->run_next)
+        last = last->run_next;
+    if (all)
+        behind = MAX(behind, MIN(last->vruntime, t->vruntime + WAKE_CREDIT_NS));
+    return MAX(t->vruntime, behind);
+}
+
+void sched_yield_to_others(bool all)
 {
     assert_may_switch();
     struct run_queue *rq = this_queue();
     struct thread *t = thread_current();
     u64 flags = spin_lock_irqsave(&rq->lock);
     if (rq->ready) {
-        // Behind the first one, whatever it has used, or a yield would not be one.
         account(rq, t, time_ns());
         if (!t->idle)
-            t->vruntime = MAX(t->vruntime, rq->ready->vruntime);
+            t->vruntime = yielded(rq, t, all);
         t->state = THREAD_READY;
         switch_away(rq);
         rq = this_queue();
@@ -494,7 +507,7 @@ struct thread *sched_reap(void)
     return t;
 }
 
-bool sched_has_ready(void)
+bool thread_others_ready(void)
 {
     return __atomic_load_n(&this_queue()->ready, __ATOMIC_RELAXED) != NULL;
 }
@@ -555,14 +568,19 @@ bool thread_need_resched(void)
 
 void thread_yield(void)
 {
-    sched_yield_to_others();
+    sched_yield_to_others(false);
+}
+
+void thread_yield_to_all(void)
+{
+    sched_yield_to_others(true);
 }
 
 void thread_yield_if_needed(void)
 {
     balance(thread_current());
     if (thread_need_resched()) {
-        sched_yield_to_others();
+        sched_yield_to_others(false);
         return;
     }
     if (SKIFF_DEBUG) {

@@ -65,14 +65,13 @@ void sched_init_cpu(struct thread *current, struct thread *idle);
 void sched_add(struct thread *t); // a new thread becomes ready
 void sched_kicked(void);          // interrupt context: another CPU has put something into our queue
 bool sched_pull(void);            // takes a ready thread from another CPU's queue, if there is one
-void sched_wake(struct thread *t); // remembered when it has not blocked yet
-bool sched_block(u64 deadline_ns); // until sched_wake (true) or the deadline (false)
-void sched_yield_to_others(void);
+void sched_wake(struct thread *t);    // remembered when it has not blocked yet
+bool sched_block(u64 deadline_ns);    // until sched_wake (true) or the deadline (false)
+void sched_yield_to_others(bool all); // behind the first of those that are ready, or all
 void sched_die(void) __attribute__((noreturn));
 struct thread *sched_reap(void); // one dead thread whose stack may be freed, or NULL
 void sched_get_times(struct thread *t, struct thread_info *out); // a living thread's
-bool sched_has_ready(void);      // on this CPU
-void sched_finish_switch(void);  // first thing a new thread does: completes the switch to it
+void sched_finish_switch(void); // first thing a new thread does: completes the switch to it
 void idle_loop(void *arg) __attribute__((noreturn));
 
 #endif

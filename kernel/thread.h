@@ -31,10 +31,14 @@ struct thread *thread_current(void);
 const char *thread_name(const struct thread *t);
 void thread_exit(void) __attribute__((noreturn));
 void thread_yield(void);
+// As thread_yield, for one that spins until others have got on: all that are ready go first, as far
+// as a slice's worth of CPU time allows.
+void thread_yield_to_all(void);
 // Yields only when another thread is runnable or the slice is used up; cheap enough for inner
 // loops.
 void thread_yield_if_needed(void);
 bool thread_need_resched(void); // something else wants this CPU (readable with interrupts off)
+bool thread_others_ready(void); // another waits for this CPU, however little it is behind
 u64 thread_cpu_ns(void);        // that the current thread has used
 // CPU time that guests have used on this CPU while another thread waited for it.
 u64 thread_contended_ns(void);

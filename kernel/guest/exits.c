@@ -216,9 +216,11 @@ static bool on_invd(struct vcpu *v, const struct vm_exit *x)
     return advance(v, x); // memory is coherent and stays as it is
 }
 
+// It spins until another vCPU has got on, which may be ready and have no CPU: it holds the lock, or
+// is to answer an interrupt.
 static bool on_pause(struct vcpu *v, const struct vm_exit *x)
 {
-    thread_yield();
+    thread_yield_to_all();
     return advance(v, x);
 }
 

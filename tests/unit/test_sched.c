@@ -279,6 +279,29 @@ static void test_time_alone_is_not_paid_back(void **state)
     thread_sleep_ns(20 * NS_PER_MS);
 }
 
+// Ends up a little ahead of whoever made it.
+static void run_ahead(void *arg)
+{
+    now += NS_PER_MS + *(char *)arg * NS_PER_US;
+    thread_yield();
+    note(arg);
+}
+
+// One that spins lets all others go first, where a plain yield lets one.
+static void test_a_spinner_lets_all_go_first(void **state)
+{
+    (void)state;
+    static char names[] = "a\0b\0c\0d";
+    for (int i = 0; i < 4; i++)
+        thread_create("ahead", run_ahead, names + 2 * i, 0);
+    thread_yield();
+    assert_string_equal(trace, "");
+    thread_yield();
+    assert_string_equal(trace, "a");
+    thread_yield_to_all();
+    assert_string_equal(trace, "abcd");
+}
+
 static void test_waiting_is_counted(void **state)
 {
     (void)state;
@@ -514,7 +537,7 @@ static void test_a_cpu_takes_what_waits_on_another(void **state)
                   THREAD_MOVABLE); // goes to the second CPU, which is slow to run it
     thread_create("p", note_cpu, "p", 0);
     become(&second_cpu);
-    assert_true(sched_has_ready());
+    assert_true(thread_others_ready());
     assert_false(sched_pull()); // what waits on the boot CPU must stay there
     become(&fake_cpu_block);
     assert_true(sched_pull());
@@ -630,6 +653,7 @@ int main(void)
         cmocka_unit_test_setup(test_sleep, start),
         cmocka_unit_test_setup(test_two_hogs_share, start),
         cmocka_unit_test_setup(test_time_alone_is_not_paid_back, start),
+        cmocka_unit_test_setup(test_a_spinner_lets_all_go_first, start),
         cmocka_unit_test_setup(test_waiting_is_counted, start),
         cmocka_unit_test_setup(test_wait_queue, start),
         cmocka_unit_test_setup(test_wait_deadline, start),

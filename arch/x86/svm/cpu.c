@@ -57,6 +57,8 @@ bool svm_probe(char *why, size_t size)
         .tsc_scaling = r[3] & BIT(4),
         .flush_by_asid = r[3] & BIT(6),
         .decode_assists = r[3] & BIT(7),
+        .pause_filter = r[3] & BIT(10),
+        .pause_threshold = r[3] & BIT(12),
         .rdtscp = host_features.rdtscp,
         .spec_ctrl_bits = spec_ctrl_bits(),
     };

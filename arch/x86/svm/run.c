@@ -20,6 +20,14 @@ static void slice_set(struct svm_vcpu *sv, u64 deadline_tsc)
     ktimer_set(&sv->slice, time_from_tsc(deadline_tsc) + 1, slice_over);
 }
 
+// A guest may spin for as long as nobody else wants its CPU. One who does may be another of its
+// vCPUs, for which it waits (APM 2 15.14.4). Who becomes ready later ends the guest's turn, and
+// this is seen to again.
+static void pause_set(struct svm_vcpu *sv)
+{
+    vmcb_intercept(sv->vmcb, SVM_EXIT_PAUSE, thread_others_ready());
+}
+
 enum { ENTER = EXIT_KINDS };
 
 // Interrupts are off and in_guest is set: whoever asks for something after this throws us out, and
@@ -35,6 +43,7 @@ static unsigned prepare(struct svm_vcpu *sv, u64 deadline_tsc)
     if (unlikely(sv->triple_fault))
         return EXIT_TRIPLE_FAULT;
     slice_set(sv, deadline_tsc);
+    pause_set(sv);
     sv->vmcb->event_inj = 0;
     if (unlikely(sv->queued))
         svm_events_enter(sv);

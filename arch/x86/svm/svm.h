@@ -64,6 +64,7 @@
 struct svm_caps {
     u32 asids; // address space identifiers, the host's 0 included
     bool next_rip, flush_by_asid, decode_assists, tsc_scaling, rdtscp;
+    bool pause_filter, pause_threshold;
     bool qemu;          // the CPU is QEMU's own emulation, with its faults
     u64 spec_ctrl_bits; // bits of SPEC_CTRL that exist
 };

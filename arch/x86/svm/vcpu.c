@@ -6,6 +6,10 @@
 #include "kernel/mem.h"
 
 #define TSC_RATIO_ONE (1ull << 32)
+// PAUSEs of one loop, not further apart than so many cycles, before one exits: longer than a lock
+// is held by a vCPU that runs.
+#define PAUSE_COUNT     1000
+#define PAUSE_THRESHOLD 512
 
 static const u8 intercepts[] = {
     SVM_EXIT_INTR,    SVM_EXIT_NMI,         SVM_EXIT_INIT,       SVM_EXIT_RDPMC,   SVM_EXIT_CPUID,
@@ -27,6 +31,10 @@ static void controls_init(struct svm_vcpu *sv)
     // A guest whose handlers raise #DB or #AC again while these are delivered would keep the CPU
     // for ever. A machine check is the host's.
     b->intercept_exceptions = BIT(VECTOR_DB) | BIT(VECTOR_AC) | BIT(VECTOR_MC);
+    if (svm_caps.pause_filter)
+        b->pause_count = PAUSE_COUNT;
+    if (svm_caps.pause_threshold)
+        b->pause_threshold = PAUSE_THRESHOLD;
     b->iopm_pa = svm_iopm_pa;
     b->msrpm_pa = sv->level ? svm_level_msrpm_pa : svm_msrpm_pa;
     if (sv->level)

@@ -42,6 +42,7 @@ static const struct wanted_control wanted[] = {
     {PROC2, 5, NEED, "VPID"},
     {PROC2, 6, NEED, "WBINVD exiting"},
     {PROC2, 7, NEED, "unrestricted guest"},
+    {PROC2, 10, LIKE, "PAUSE-loop exiting"},
     {PROC2, 12, LIKE, "INVPCID"},
     {PROC2, 15, LIKE, "ENCLS exiting"},
     {PROC2, 17, LIKE, "PML"},

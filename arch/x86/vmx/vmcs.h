@@ -48,6 +48,8 @@ enum vmcs_field {
     VMCS_ENTRY_ERROR_CODE = 0x4018,
     VMCS_ENTRY_INSN_LEN = 0x401a,
     VMCS_PROC2_CONTROLS = 0x401e,
+    VMCS_PLE_GAP = 0x4020,
+    VMCS_PLE_WINDOW = 0x4022,
     VMCS_INSTRUCTION_ERROR = 0x4400,
     VMCS_EXIT_REASON = 0x4402,
     VMCS_EXIT_INTERRUPTION = 0x4404,
@@ -137,6 +139,7 @@ enum vmcs_field {
 #define PROC_RDTSC_EXITING     BIT(12)
 #define PROC_NMI_WINDOW        BIT(22)
 #define PROC2_RDTSCP           BIT(3)
+#define PROC2_PAUSE_LOOP       BIT(10)
 #define PROC2_INVPCID          BIT(12)
 #define PROC2_ENCLS            BIT(15)
 #define PROC2_PML              BIT(17)

@@ -59,11 +59,20 @@ void vmx_host_state_write(void)
     vmwrite(VMCS_HOST_RIP, (u64)(uintptr_t)vmx_exit_entry);
 }
 
+// A guest's kernel that spins for longer than a lock is held by a vCPU that runs, in TSC ticks,
+// waits for one that does not: PAUSEs not further apart than the gap are one loop (SDM 3C 25.1.3).
+#define PLE_GAP    512
+#define PLE_WINDOW 32768
+
 static void init_controls(struct vmx_vcpu *vx)
 {
     vmwrite(VMCS_PIN_CONTROLS, vmx_caps.pin);
     vmwrite(VMCS_PROC_CONTROLS, vx->proc);
     vmwrite(VMCS_PROC2_CONTROLS, vx->proc2);
+    if (vx->proc2 & PROC2_PAUSE_LOOP) {
+        vmwrite(VMCS_PLE_GAP, PLE_GAP);
+        vmwrite(VMCS_PLE_WINDOW, PLE_WINDOW);
+    }
     vmwrite(VMCS_EXIT_CONTROLS, vmx_caps.exit);
     vmwrite(VMCS_ENTRY_CONTROLS, vmx_caps.entry);
     // Machine checks are the host's. #DB and #AC can be raised again by their own delivery, without
