@@ -24,6 +24,7 @@
 static struct run_queue queues[MAX_CPUS];
 static void (*vcpu_put_hook)(struct vcpu *v);
 static void (*vcpu_load_hook)(struct vcpu *v);
+static void (*vcpu_ask_hook)(struct vcpu *v);
 static u64 breaches;  // by all threads, ended ones too
 static u64 idle_mask; // CPUs that run their idle threads; atomic
 static u64 kept_off;  // CPUs that movable threads keep off; written before there are any
@@ -35,10 +36,12 @@ static struct run_queue *this_queue(void)
     return &queues[this_cpu()->index];
 }
 
-void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu *v))
+void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu *v),
+                           void (*ask)(struct vcpu *v))
 {
     vcpu_put_hook = put;
     vcpu_load_hook = load;
+    vcpu_ask_hook = ask;
 }
 
 void thread_keep_off(u64 cpus)
@@ -128,9 +131,17 @@ static u64 vruntime_now(const struct thread *t, u64 now)
     return t->vruntime + (now - t->switched_in_ns);
 }
 
+static void ask_to_yield(const struct thread *running)
+{
+    if (running->vcpu && vcpu_ask_hook)
+        vcpu_ask_hook(running->vcpu);
+}
+
+// The interrupt itself made the guest exit, unless its thread was on the way in or out.
 static void slice_over(struct ktimer *t)
 {
-    (void)t; // the interrupt itself made the guest exit, and its vCPU thread asks need_resched
+    (void)t;
+    ask_to_yield(thread_current());
 }
 
 // A guest does not poll: where others are ready, here or on another CPU, an interrupt ends its
@@ -147,8 +158,10 @@ static void arm_slice(struct run_queue *rq, struct thread *running, u64 now)
     }
     u64 used = vruntime_now(running, now);
     u64 limit = rq->ready->vruntime + GRANULARITY_NS;
-    if (limit > used) // else need_resched says so already, before the guest is entered again
+    if (limit > used)
         ktimer_set(&rq->slice, now + limit - used, slice_over);
+    else
+        ask_to_yield(running);
 }
 
 // A movable thread waits behind another: an idle CPU may take it. The fence orders the queue's

@@ -48,7 +48,10 @@ void thread_set_vcpu(struct vcpu *v);
 struct vcpu *thread_get_vcpu(void);
 // A THREAD_XSAVE thread with a vCPU set has put(vcpu) called when it is switched away from and
 // load(vcpu) when it is switched to, with interrupts off. thread_set_vcpu itself calls neither.
-void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu *v));
+// ask(vcpu) is called on its CPU when it is to call thread_yield_if_needed before it enters its
+// guest again, with the run queue's lock held or from an interrupt.
+void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu *v),
+                           void (*ask)(struct vcpu *v));
 // The XSAVE area of a thread; NULL for threads without. It is current, and others' to change, while
 // the thread has given it: between give and take the thread runs without, and no switch touches it.
 void *thread_xsave_area(struct thread *t);

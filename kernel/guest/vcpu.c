@@ -31,6 +31,12 @@ static void hook_load(struct vcpu *v)
         write_xcr0(v->xcr0);
 }
 
+// On the vCPU's own CPU, so that it sees it before it enters the guest again.
+static void hook_ask(struct vcpu *v)
+{
+    v->kick = true;
+}
+
 static void attach(struct vcpu *v)
 {
     u64 flags = irq_save();
@@ -181,6 +187,7 @@ static bool work(struct vcpu *v)
 {
     // Cleared before the looks, so that what is asked for during them is seen next time.
     (void)__atomic_exchange_n(&v->kick, false, __ATOMIC_SEQ_CST);
+    thread_yield_if_needed(); // the scheduler may have asked
     if (!gate(v))
         return false;
     v->deadline_tsc = guest_clock_to_host_tsc(v->guest, gtimers_run(v->guest, v->index));
@@ -234,8 +241,8 @@ static void vcpu_thread(void *arg)
         v->exit_total++;
         if (!vcpu_handle_exit(v, &x))
             v->kick = true; // to the gate
-        // An interrupt is what makes others ready; when it comes outside of the guest, a look at
-        // every exit would still be more than a guest that exits all the time needs.
+        // An interrupt is what makes others ready, and a thread that gets far behind kicks the
+        // vCPU. The others are looked at now and then.
         if (x.kind == EXIT_INTERRUPT || !(v->exit_total % YIELD_EXITS))
             thread_yield_if_needed();
     }
@@ -263,7 +270,7 @@ int vcpu_create(struct guest *g, u32 index)
     if (backend->vcpu_create(v) || platform_vcpu_init(v))
         return E_NOMEM;
     thread_title(v, title, sizeof(title));
-    thread_set_vcpu_hooks(hook_put, hook_load);
+    thread_set_vcpu_hooks(hook_put, hook_load, hook_ask);
     v->exited = false;
     v->thread = thread_create(title, vcpu_thread, v, THREAD_XSAVE | THREAD_MOVABLE);
     if (!v->thread) {

@@ -411,7 +411,7 @@ static void test_mutex_in_order(void **state)
     assert_false(mutex_held(&m));
 }
 
-static int puts_seen, loads_seen;
+static int puts_seen, loads_seen, asks_seen;
 
 static void vcpu_put(struct vcpu *v)
 {
@@ -423,6 +423,12 @@ static void vcpu_load(struct vcpu *v)
 {
     assert_ptr_equal(v, &m);
     loads_seen++;
+}
+
+static void vcpu_ask(struct vcpu *v)
+{
+    assert_ptr_equal(v, &m);
+    asks_seen++;
 }
 
 static void vcpu_body(void *arg)
@@ -439,7 +445,7 @@ static void test_xsave_and_vcpu_hooks(void **state)
 {
     (void)state;
     saves = restores = 0; // from the switches alone
-    thread_set_vcpu_hooks(vcpu_put, vcpu_load);
+    thread_set_vcpu_hooks(vcpu_put, vcpu_load, vcpu_ask);
     struct thread *t = thread_create("v", vcpu_body, NULL, THREAD_XSAVE | THREAD_BIG_STACK);
     assert_non_null(thread_xsave_area(t));
     assert_null(thread_xsave_area(thread_current()));
@@ -448,6 +454,40 @@ static void test_xsave_and_vcpu_hooks(void **state)
     assert_int_equal(loads_seen, 2);
     assert_int_equal(saves, 3);
     assert_int_equal(restores, 4); // the first time as well
+}
+
+static void vcpu_that_wakes_another(void *arg)
+{
+    (void)arg;
+    thread_set_vcpu((struct vcpu *)&m);
+    now += 2 * NS_PER_MS; // far enough ahead of one that slept
+    asks_seen = 0;
+    ready_count = 1;
+    waitq_wake_all(&q);
+    assert_int_equal(asks_seen, 1);
+    thread_yield_if_needed();
+    assert_string_equal(trace, "w");
+    // Two that get on evenly: the timer says when.
+    thread_create("h", say_twice, "h", 0);
+    thread_yield();
+    asks_seen = 0;
+    now += 2 * NS_PER_MS;
+    tick();
+    assert_int_equal(asks_seen, 1);
+    thread_set_vcpu(NULL);
+    note("v");
+}
+
+// A guest does not look whether another thread wants its CPU: its vCPU is asked to.
+static void test_a_vcpu_is_asked_to_yield(void **state)
+{
+    (void)state;
+    ready_count = 0;
+    thread_create("w", waiter, "w", 0);
+    thread_sleep_ns(1);
+    thread_create("v", vcpu_that_wakes_another, NULL, THREAD_XSAVE);
+    thread_sleep_ns(10 * NS_PER_MS);
+    assert_non_null(strchr(trace, 'v'));
 }
 
 static void slow(void *arg)
@@ -660,6 +700,7 @@ int main(void)
         cmocka_unit_test_setup(test_wake_in_the_gap, start),
         cmocka_unit_test_setup(test_mutex_in_order, start),
         cmocka_unit_test_setup(test_xsave_and_vcpu_hooks, start),
+        cmocka_unit_test_setup(test_a_vcpu_is_asked_to_yield, start),
         cmocka_unit_test_setup(test_breaches_and_info, start),
         cmocka_unit_test_setup(test_a_movable_thread_starts_on_an_idle_cpu, start),
         cmocka_unit_test_setup(test_a_cpu_takes_what_waits_on_another, start),
