@@ -78,7 +78,7 @@ static void take_round(struct incoming *in, const struct record *r)
     }
 }
 
-// Puts page 1 once more, with a bit that differs: past the CRC (fault flip-page here).
+// Puts page 1 once more, with a bit that differs and the hash of that (fault flip-page here).
 static int flip_received(struct incoming *in)
 {
     if (!fault_take_flip_page())
@@ -88,9 +88,11 @@ static int flip_received(struct incoming *in)
         return incoming_fail(in, E_NOMEM, "no memory for the fault flip-page");
     memcpy(copy, guest_page(in->guest, guest_page_gpa(in->guest, 1)), PAGE_SIZE);
     copy[1234] ^= 1;
-    incoming_put(in, 1, copy);
+    u64 hash[2];
+    hash_page(copy, hash);
+    int e = incoming_put(in, 1, copy, hash);
     kfree(copy);
-    return 0;
+    return e;
 }
 
 static int take_state(struct incoming *in, const struct record *r)

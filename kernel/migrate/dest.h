@@ -48,7 +48,8 @@ int incoming_accept(struct incoming *in);
 void incoming_undo(struct incoming *in);
 // dest_pages.c: one PAGES record into the guest's RAM.
 int incoming_pages(struct incoming *in, const struct record *r);
-// Puts one page there, as a page of a record: 4096 bytes, or NULL for zeros.
-void incoming_put(struct incoming *in, u64 index, const void *data);
+// Puts one page there, as a page of a record: 4096 bytes, or NULL for zeros. E_PROTO where what
+// lies there then hasn't this hash.
+int incoming_put(struct incoming *in, u64 index, const void *data, const u64 hash[2]);
 
 #endif

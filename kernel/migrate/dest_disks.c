@@ -157,12 +157,18 @@ static void write_done(struct block_request *r)
     waitq_set_and_wake(&in->wait, &w->idle);
 }
 
-static void start_write(struct disks_in *in, const struct wire_blocks *b, const void *data)
+// E_PROTO, with nothing written, where the copy that would be hasn't the hash that the record
+// names.
+static int start_write(struct disks_in *in, const struct wire_blocks *b, const void *data)
 {
+    u64 hash[2];
     wait_event(&in->wait, idle_write(in));
     struct write *w = idle_write(in);
     memcpy(w->segment.data, data, b->sectors * BLOCK_SECTOR);
     w->segment.bytes = b->sectors * BLOCK_SECTOR;
+    hash_bytes(w->segment.data, w->segment.bytes, hash);
+    if (memcmp(hash, b->hash, sizeof(hash)) != 0)
+        return E_PROTO;
     w->request = (struct block_request){.op = BLOCK_WRITE, .sector = b->sector};
     w->request.sectors = b->sectors;
     w->request.segments = 1;
@@ -171,6 +177,7 @@ static void start_write(struct disks_in *in, const struct wire_blocks *b, const 
     w->request.owner = w;
     w->idle = false;
     block_submit(&in->disk[b->disk]->block, &w->request);
+    return 0;
 }
 
 // E_IO would say that the connection is lost, and nobody to tell the reason.
@@ -198,7 +205,12 @@ int disks_in_blocks(struct disks_in *in, const struct record *r, char *err, size
     if (zero)
         e = block_clear(&in->disk[b->disk]->block, BLOCK_WRITE_ZEROES, b->sector, b->sectors);
     else
-        start_write(in, b, b + 1);
+        e = start_write(in, b, b + 1);
+    if (e == E_PROTO) {
+        snprintf(err, size, "BLOCKS is damaged: %u sectors at %llu of disk %u haven't its hash",
+                 b->sectors, (unsigned long long)b->sector, b->disk);
+        return e;
+    }
     e = e ? e : __atomic_load_n(&in->status, __ATOMIC_RELAXED);
     return e ? failed(in, e, err, size) : 0;
 }

@@ -4,7 +4,7 @@
 
 #include "kernel/lib.h"
 
-// Odd, so a step loses nothing.
+// Odd, so that a step loses nothing.
 #define EVEN_MULTIPLIER 0x9fb21c651e98df25ull
 #define ODD_MULTIPLIER  0xd6e8feb86659fd93ull
 
@@ -13,14 +13,10 @@ static inline u64 rotate(u64 x, unsigned n)
     return x << n | x >> (64 - n);
 }
 
-static inline u64 step_even(u64 h, u64 word)
+static inline void step(struct hash *h, u64 even, u64 odd)
 {
-    return rotate((h ^ word) * EVEN_MULTIPLIER, 29);
-}
-
-static inline u64 step_odd(u64 h, u64 word)
-{
-    return rotate((h ^ word) * ODD_MULTIPLIER, 31);
+    h->even = rotate((h->even ^ even) * EVEN_MULTIPLIER, 29) + h->odd;
+    h->odd = rotate((h->odd ^ odd) * ODD_MULTIPLIER + h->even, 31);
 }
 
 static inline u64 word_at(const u8 *p)
@@ -39,48 +35,44 @@ void hash_start(struct hash *h)
 void hash_add(struct hash *h, const void *data, size_t bytes)
 {
     const u8 *p = data;
-    u64 even = h->even, odd = h->odd;
+    struct hash now = *h;
 
-    for (; bytes >= 64; bytes -= 64, p += 64) { // unrolled: it runs over all of RAM in blackouts
-        even = step_even(even, word_at(p));
-        odd = step_odd(odd, word_at(p + 8));
-        even = step_even(even, word_at(p + 16));
-        odd = step_odd(odd, word_at(p + 24));
-        even = step_even(even, word_at(p + 32));
-        odd = step_odd(odd, word_at(p + 40));
-        even = step_even(even, word_at(p + 48));
-        odd = step_odd(odd, word_at(p + 56));
+    for (; bytes >= 64; bytes -= 64, p += 64) { // unrolled: it runs over all that a move carries
+        step(&now, word_at(p), word_at(p + 8));
+        step(&now, word_at(p + 16), word_at(p + 24));
+        step(&now, word_at(p + 32), word_at(p + 40));
+        step(&now, word_at(p + 48), word_at(p + 56));
     }
-    for (; bytes >= 16; bytes -= 16, p += 16) {
-        even = step_even(even, word_at(p));
-        odd = step_odd(odd, word_at(p + 8));
-    }
+    for (; bytes >= 16; bytes -= 16, p += 16)
+        step(&now, word_at(p), word_at(p + 8));
     if (bytes) { // the tail counts with its length, so that zeros behind it change the digest
         u64 w[2] = {0, 0};
         for (size_t i = 0; i < bytes; i++)
             w[i / 8] |= (u64)p[i] << (i % 8 * 8);
-        even = step_even(step_even(even, w[0]), bytes);
-        odd = step_odd(step_odd(odd, w[1]), bytes);
+        step(&now, w[0], w[1]);
+        step(&now, bytes, bytes);
     }
-    h->even = even;
-    h->odd = odd;
+    *h = now;
 }
 
+// One more step brings a difference that the last words left in one chain to both.
 void hash_finish(const struct hash *h, u64 out[2])
 {
-    out[0] = step_even(h->even, h->odd);
-    out[1] = step_odd(h->odd, h->even);
+    struct hash last = *h;
+    step(&last, 0, 0);
+    out[0] = last.even;
+    out[1] = last.odd;
 }
 
-static void hash_page_words(const void *page, u64 out[2])
+void hash_bytes(const void *data, size_t bytes, u64 out[2])
 {
     struct hash h;
     hash_start(&h);
-    hash_add(&h, page, PAGE_SIZE);
+    hash_add(&h, data, bytes);
     hash_finish(&h, out);
 }
 
-bool page_is_zero(const void *page)
+static bool page_is_zero(const void *page)
 {
     const u64 *w = page;
     for (u32 i = 0; i < PAGE_SIZE / 8; i += 8)
@@ -91,15 +83,16 @@ bool page_is_zero(const void *page)
 
 // Most of a guest's memory is often zeros: seeing that costs a quarter of the digest, and what the
 // digest would be is known.
-void hash_page(const void *page, u64 out[2])
+bool hash_page(const void *page, u64 out[2])
 {
     static u64 of_zeros[2];
     if (!page_is_zero(page)) {
-        hash_page_words(page, out);
-        return;
+        hash_bytes(page, PAGE_SIZE, out);
+        return false;
     }
     if (!of_zeros[0]) // 1 in 2^64: computed each time, nothing worse
-        hash_page_words(page, of_zeros);
+        hash_bytes(page, PAGE_SIZE, of_zeros);
     out[0] = of_zeros[0];
     out[1] = of_zeros[1];
+    return true;
 }

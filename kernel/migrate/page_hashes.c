@@ -59,10 +59,10 @@ void page_hashes_free(struct page_hashes *h)
     *h = (struct page_hashes){0};
 }
 
-void page_hashes_set(struct page_hashes *h, u64 index, const void *page)
+void page_hashes_set(struct page_hashes *h, u64 index, const u64 hash[2])
 {
     if (index < h->pages)
-        hash_page(page, h->chunk[index / PAGE_HASHES_CHUNK][index % PAGE_HASHES_CHUNK]);
+        memcpy(h->chunk[index / PAGE_HASHES_CHUNK][index % PAGE_HASHES_CHUNK], hash, 16);
 }
 
 const u64 *page_hashes_get(const struct page_hashes *h, u64 index)
@@ -82,7 +82,9 @@ void page_hashes_of_chunk(const struct page_hashes *h, u64 chunk, u64 out[2])
 void page_hashes_read(struct page_hashes *h, struct guest *g)
 {
     for (u64 i = 0; i < h->pages; i++) {
-        page_hashes_set(h, i, guest_page(g, guest_page_gpa(g, i)));
+        u64 now[2];
+        hash_page(guest_page(g, guest_page_gpa(g, i)), now);
+        page_hashes_set(h, i, now);
         thread_yield_if_needed();
     }
 }

@@ -19,8 +19,8 @@ u64 page_hashes_bytes(u64 pages); // of host memory
 // All as of zero pages. 0, or E_NOMEM (nothing is kept then). Yields.
 int page_hashes_create(struct page_hashes *h, u64 pages);
 void page_hashes_free(struct page_hashes *h);
-// page: its 4096 bytes. Nothing when no hashes are kept.
-void page_hashes_set(struct page_hashes *h, u64 index, const void *page);
+// Nothing when no hashes are kept.
+void page_hashes_set(struct page_hashes *h, u64 index, const u64 hash[2]);
 const u64 *page_hashes_get(const struct page_hashes *h, u64 index); // two words
 // The hash over a chunk's hashes.
 void page_hashes_of_chunk(const struct page_hashes *h, u64 chunk, u64 out[2]);

@@ -6,7 +6,7 @@
 #include "kernel/types.h"
 
 // Wire bytes of a page that is not zero, record overhead spread over a full batch.
-#define POLICY_PAGE_BYTES (4096 + 8 + 2)
+#define POLICY_PAGE_BYTES (4096 + 24 + 2)
 // Pages of a record: the last one's way through both hosts adds to what the rate says.
 #define POLICY_BATCH 16
 // Rounds without a new lowest count of dirty pages after which more rounds are pointless.

@@ -19,7 +19,7 @@
 // A PAGES record being filled: room for all entries first, then the data.
 struct batch {
     struct wire_pages *head;
-    u64 *entries;
+    struct wire_page *entries;
     u8 *data;
     u32 count, data_pages;
 };
@@ -27,7 +27,7 @@ struct batch {
 static void batch_start(struct move *m, struct batch *b)
 {
     b->head = stream_payload(&m->s);
-    b->entries = (u64 *)(b->head + 1);
+    b->entries = (struct wire_page *)(b->head + 1);
     b->data = (u8 *)(b->entries + PAGES_MAX);
     b->count = b->data_pages = 0;
 }
@@ -41,7 +41,7 @@ static int batch_send(struct move *m, struct batch *b)
     u64 data_bytes = b->data_pages * PAGE_SIZE;
     if (b->count < PAGES_MAX) // close the gap that unused entries leave
         memmove(b->entries + b->count, b->data, data_bytes);
-    u32 bytes = (u32)(sizeof(*b->head) + b->count * 8 + data_bytes);
+    u32 bytes = (u32)(sizeof(*b->head) + b->count * sizeof(*b->entries) + data_bytes);
     int e = stream_send_built(&m->s, REC_PAGES, bytes);
     if (e)
         return move_fail(m, e, "%s", m->s.error);
@@ -51,25 +51,31 @@ static int batch_send(struct move *m, struct batch *b)
     return 0;
 }
 
-// Copies one page into the batch. Everything from the zero test on works on the copy. The
-// destination's memory starts as zeros, so the first round says nothing of zero pages.
+// Copies one page into the batch. Everything from the zero test on works on the copy, and its hash
+// serves the record and verification alike. The destination's memory starts as zeros, so the first
+// round says nothing of zero pages.
 static void batch_add(struct move *m, struct batch *b, u64 index, bool flip)
 {
     u64 start = time_ns();
     u8 *copy = b->data + b->data_pages * PAGE_SIZE;
     memcpy(copy, guest_page(m->guest, guest_page_gpa(m->guest, index)), PAGE_SIZE);
-    page_hashes_set(&m->hashes, index, copy);
-    if (flip)
+    struct wire_page *entry = &b->entries[b->count];
+    bool zero = hash_page(copy, entry->hash);
+    page_hashes_set(&m->hashes, index, entry->hash);
+    if (flip) { // the record is whole then: verification alone can tell
         copy[1234] ^= 1;
-    if (!page_is_zero(copy)) {
-        b->entries[b->count++] = index;
+        zero = hash_page(copy, entry->hash);
+    }
+    entry->index = zero ? index | PAGE_ZERO : index;
+    if (!zero) {
+        b->count++;
         b->data_pages++;
         m->pages_sent++;
         return;
     }
     m->pages_zero++;
     if (m->round > 1)
-        b->entries[b->count++] = index | PAGE_ZERO;
+        b->count++;
     m->zero_ns += time_ns() - start;
 }
 

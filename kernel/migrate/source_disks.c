@@ -21,9 +21,13 @@ static int send_run(struct move *m, u32 disk, u64 sector, u32 sectors, const voi
 {
     struct wire_blocks *w = stream_payload(&m->s);
     u32 bytes = data ? sectors * BLOCK_SECTOR : 0;
-    *w = (struct wire_blocks){disk, data ? 0 : BLOCKS_ZERO, sector, sectors, 0};
-    if (data)
+    *w = (struct wire_blocks){.disk = disk, .sector = sector, .sectors = sectors};
+    if (data) {
         memcpy(w + 1, data, bytes);
+        hash_bytes(w + 1, bytes, w->hash);
+    } else {
+        w->flags = BLOCKS_ZERO;
+    }
     int e = stream_send_built(&m->s, REC_BLOCKS, (u32)sizeof(*w) + bytes);
     if (e)
         return move_fail(m, e, "%s", m->s.error);

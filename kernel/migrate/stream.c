@@ -15,7 +15,7 @@
 #define CRC_BYTES offsetof(struct record_header, crc)
 #define TEXT_MAX  4096u
 
-// What version 1 knows: a record outside its bounds is malformed.
+// What version 2 knows: a record outside its bounds is malformed.
 static const struct record_rule {
     u32 type;
     u32 min, max; // payload bytes
@@ -225,6 +225,23 @@ int stream_receive_header(struct stream *s)
 
 // ---- Records -----------------------------------------------------------------------------------
 
+u32 stream_under_crc(u32 type, const void *payload, u32 bytes)
+{
+    const struct wire_pages *pages = payload;
+    u64 head = bytes;
+    type &= ~(u32)RECORD_OPTIONAL;
+    if (type == REC_PAGES && bytes >= sizeof(*pages))
+        head = sizeof(*pages) + (u64)pages->count * sizeof(struct wire_page);
+    else if (type == REC_BLOCKS)
+        head = sizeof(struct wire_blocks);
+    return (u32)MIN(head, (u64)bytes);
+}
+
+static u32 record_crc(const struct record_header *h, const void *payload)
+{
+    return crc32c(crc32c(0, h, CRC_BYTES), payload, stream_under_crc(h->type, payload, h->bytes));
+}
+
 void *stream_payload(struct stream *s)
 {
     return s->out + sizeof(struct record_header);
@@ -234,7 +251,7 @@ int stream_send_built(struct stream *s, u32 type, u32 bytes)
 {
     assert(bytes <= STREAM_MAX_PAYLOAD);
     struct record_header h = {.type = type, .bytes = bytes, .seq = s->seq_out++};
-    h.crc = crc32c(crc32c(0, &h, CRC_BYTES), stream_payload(s), bytes);
+    h.crc = record_crc(&h, stream_payload(s));
     memcpy(s->out, &h, sizeof(h));
     hash_add(&s->digest_out, &h, sizeof(h));
 
@@ -267,7 +284,7 @@ static int header_sane(struct stream *s, const struct record_header *h)
 
 static int record_check(struct stream *s, const struct record_header *h)
 {
-    u32 crc = crc32c(crc32c(0, h, CRC_BYTES), s->in, h->bytes);
+    u32 crc = record_crc(h, s->in);
     if (crc != h->crc)
         return stream_fail(s, E_PROTO, "record %u (%s) is damaged: CRC 0x%08x, wanted 0x%08x",
                            h->seq, record_name(h->type), h->crc, crc);

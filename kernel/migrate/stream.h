@@ -26,6 +26,11 @@ struct record {
     const void *payload; // 8-byte aligned, valid until the next stream_receive
 };
 
+// How many of a payload's bytes are under the record's CRC: all, but for the bulk data of PAGES and
+// BLOCKS. These are under hashes among the bytes before them, and whoever puts them in place
+// compares, so that nothing is read once more for a checksum.
+u32 stream_under_crc(u32 type, const void *payload, u32 bytes);
+
 // Takes c over. E_NOMEM (c is then still the caller's).
 int stream_open(struct stream *s, struct conn *c);
 // Sends END where the stream still works and closes the connection.

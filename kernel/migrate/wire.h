@@ -8,8 +8,8 @@
 #include "kernel/types.h"
 
 #define STREAM_MAGIC       "SKIFFMOV" // 8 bytes, no NUL
-#define STREAM_VERSION_MIN 1
-#define STREAM_VERSION_MAX 1
+#define STREAM_VERSION_MIN 2
+#define STREAM_VERSION_MAX 2
 #define STREAM_MAX_PAYLOAD (72 * 1024u)
 #define MIGRATE_PORT       7070
 
@@ -38,7 +38,7 @@ struct record_header {
     u32 type;  // enum record_type; RECORD_OPTIONAL: skip it when unknown
     u32 bytes; // payload, without the padding to 8 that follows it
     u32 seq;   // 0, 1, 2... in each direction
-    u32 crc;   // CRC32C of the 12 bytes before it and of the payload
+    u32 crc;   // CRC32C of the 12 bytes before it and of the payload but bulk data (stream.md)
 };
 static_assert(sizeof(struct record_header) == 16, "record header");
 #define RECORD_OPTIONAL BIT(31)
@@ -217,12 +217,18 @@ enum check_mode { CHECK_ONLY = 0, CHECK_MOVE = 1 };
 #define PAGES_MAX  16
 #define PAGE_INDEX (BIT(52) - 1)
 #define PAGE_ZERO  BIT(63)
-struct wire_pages { // followed by count u64 entries, then 4096 bytes for each without PAGE_ZERO
+struct wire_pages { // followed by count struct wire_page, then the pages' data
     u32 count;
     u32 round;
 };
 static_assert(sizeof(struct wire_pages) == 8, "PAGES");
-static_assert(sizeof(struct wire_pages) + PAGES_MAX * (8 + PAGE_SIZE) <= STREAM_MAX_PAYLOAD,
+struct wire_page {
+    u64 index;   // PAGE_ZERO: it is all zeros, and no data of it follows
+    u64 hash[2]; // of its 4096 bytes
+};
+static_assert(sizeof(struct wire_page) == 24, "PAGES entry");
+static_assert(sizeof(struct wire_pages) + PAGES_MAX * (sizeof(struct wire_page) + PAGE_SIZE) <=
+                  STREAM_MAX_PAYLOAD,
               "a full PAGES record fits");
 
 struct wire_round {
@@ -253,8 +259,9 @@ struct wire_blocks { // followed by the sectors, without BLOCKS_ZERO
     u64 sector;
     u32 sectors; // up to BLOCKS_MAX with data
     u32 reserved;
+    u64 hash[2]; // of these sectors; zero with BLOCKS_ZERO
 };
-static_assert(sizeof(struct wire_blocks) == 24, "BLOCKS");
+static_assert(sizeof(struct wire_blocks) == 40, "BLOCKS");
 #define BLOCKS_ZERO BIT(0)
 #define BLOCKS_MAX  128u
 static_assert(sizeof(struct wire_blocks) + BLOCKS_MAX * 512 <= STREAM_MAX_PAYLOAD,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Anything a peer may send: raw bytes, or well framed records of which any byte may be wrong, so
-// that the checks behind the CRCs are reached as well. The host must stay up and keep nothing.
+// that the checks behind CRCs and hashes are reached as well. The host must stay up and keep
+// nothing.
 // sources: kernel/migrate/busy.c kernel/migrate/check.c kernel/migrate/clock_sync.c
 // sources: kernel/migrate/cpu_features.c kernel/mac.c
 // sources: kernel/migrate/describe.c kernel/migrate/dest.c kernel/migrate/dest_check.c
@@ -281,7 +282,8 @@ static void put_record(u32 type, const void *payload, u32 bytes)
 {
     static const u8 zeros[8];
     struct record_header h = {type, bytes, peer.seq++, 0};
-    h.crc = crc32c(crc32c(0, &h, offsetof(struct record_header, crc)), payload, bytes);
+    u32 summed = stream_under_crc(type, payload, bytes);
+    h.crc = crc32c(crc32c(0, &h, offsetof(struct record_header, crc)), payload, summed);
     hash_add(&peer.digest, &h, sizeof(h));
     put(&h, sizeof(h));
     put(payload, bytes);
@@ -342,8 +344,10 @@ static u32 make_disks(u8 *out)
 static u32 make_blocks(u8 *out, u8 how)
 {
     struct wire_blocks *w = (struct wire_blocks *)out;
-    *w = (struct wire_blocks){0, how & 1 ? BLOCKS_ZERO : 0, how * 8u, 8, 0};
+    *w = (struct wire_blocks){
+        .flags = how & 1 ? BLOCKS_ZERO : 0, .sector = how * 8u, .sectors = 8};
     memset(w + 1, how, 8 * BLOCK_SECTOR);
+    hash_bytes(w + 1, 8 * BLOCK_SECTOR, w->hash);
     return (u32)sizeof(*w) + (how & 1 ? 0 : 8 * BLOCK_SECTOR);
 }
 
@@ -364,12 +368,16 @@ static u32 make_disk_round(u8 *out, u8 how)
 static u32 make_pages(u8 *out, u8 how)
 {
     struct wire_pages *w = (struct wire_pages *)out;
-    u64 *entry = (u64 *)(w + 1);
+    struct wire_page *entry = (struct wire_page *)(w + 1);
+    u8 *data = (u8 *)(entry + 2);
     *w = (struct wire_pages){2, 1};
-    entry[0] = how;
-    entry[1] = 255 | PAGE_ZERO;
-    memset(entry + 2, how, PAGE_SIZE);
-    return sizeof(*w) + 16 + PAGE_SIZE;
+    entry[0].index = how;
+    entry[1].index = 255 | PAGE_ZERO;
+    memset(data, 0, PAGE_SIZE);
+    hash_page(data, entry[1].hash);
+    memset(data, how, PAGE_SIZE);
+    hash_page(data, entry[0].hash);
+    return (u32)(sizeof(*w) + 2 * sizeof(*entry) + PAGE_SIZE);
 }
 
 static u32 make_state(u8 *out, u8 how)

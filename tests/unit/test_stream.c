@@ -4,96 +4,9 @@
 #include "tests/unit/unit.h"
 
 #include "kernel/lib.h"
-#include "kernel/mem.h"
 #include "kernel/migrate/stream.h"
-#include "kernel/time.h"
 
-u64 time_ns(void)
-{
-    return 1;
-}
-
-u64 pages_alloc(u64 count)
-{
-    return (u64)(uintptr_t)aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
-}
-
-void pages_free(u64 pa, u64 count)
-{
-    (void)count;
-    free((void *)(uintptr_t)pa);
-}
-
-// A wire that keeps what is written for whoever reads it.
-static struct wire {
-    struct conn base;
-    u8 data[4 * STREAM_MAX_PAYLOAD];
-    u64 head, tail;
-} wire;
-
-static s64 wire_read(struct conn *c, void *buf, u64 size)
-{
-    (void)c;
-    u64 n = MIN(size, wire.tail - wire.head);
-    memcpy(buf, wire.data + wire.head, n);
-    wire.head += n;
-    return (s64)n;
-}
-
-static s64 wire_write(struct conn *c, const void *buf, u64 size)
-{
-    (void)c;
-    assert_true(wire.tail + size <= sizeof(wire.data));
-    memcpy(wire.data + wire.tail, buf, size);
-    wire.tail += size;
-    return (s64)size;
-}
-
-static int wire_flush(struct conn *c)
-{
-    (void)c;
-    return 0;
-}
-
-static void wire_end(struct conn *c)
-{
-    (void)c;
-}
-
-static void wire_deadline(struct conn *c, u64 ns)
-{
-    (void)c, (void)ns;
-}
-
-static const struct conn_ops wire_ops = {wire_read, wire_write, wire_flush,
-                                         wire_end,  wire_end,   wire_deadline};
-
-int conn_read_full(struct conn *c, void *buf, u64 size)
-{
-    return conn_read(c, buf, size) == (s64)size ? 0 : E_IO;
-}
-
-static struct stream out, in;
-
-static int setup(void **state)
-{
-    (void)state;
-    wire.head = wire.tail = 0;
-    wire.base.ops = &wire_ops;
-    assert_int_equal(stream_open(&out, &wire.base), 0);
-    assert_int_equal(stream_open(&in, &wire.base), 0);
-    stream_header_fill(&out.self, "alpha", 11, 7070);
-    stream_header_fill(&in.self, "bravo", 22, 7070);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    stream_close(&out, false);
-    stream_close(&in, false);
-    return 0;
-}
+#include "tests/unit/fake_wire.h"
 
 static void test_header(void **state)
 {
@@ -146,6 +59,9 @@ static void test_versions(void **state)
     stream_header_seal(&theirs);
     assert_int_equal(stream_header_check(&theirs, &ours, &version, err, sizeof(err)), E_NOSUP);
     assert_string_equal(err, "alpha speaks stream versions 1 to 1, this host 2 to 4: update the "
+                             "older host");
+    assert_int_equal(stream_header_check(&theirs, &in.self, &version, err, sizeof(err)), E_NOSUP);
+    assert_string_equal(err, "alpha speaks stream versions 1 to 1, this host 2 to 2: update the "
                              "older host");
     theirs.version_min = 5, theirs.version_max = 4;
     stream_header_seal(&theirs);
@@ -268,47 +184,181 @@ static void test_names(void **state)
     assert_false(wire_text_ok("a\nb", 32));
 }
 
-static void test_digest(void **state)
+static u8 page[PAGE_SIZE] __attribute__((aligned(8)));
+
+static void flip(u32 bit)
 {
-    (void)state;
-    static u8 page[PAGE_SIZE] __attribute__((aligned(8)));
+    page[bit / 8] ^= 1 << bit % 8;
+}
+
+// Each half finds it by itself.
+static void assert_differ(const u64 a[2], const u64 b[2])
+{
+    assert_true(a[0] != b[0] && a[1] != b[1]);
+}
+
+static void fill_page(void)
+{
+    u64 x = 1;
+    for (u32 i = 0; i < PAGE_SIZE; i++) {
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        page[i] = (u8)(x >> 56);
+    }
+}
+
+static void assert_every_flip_shows(void)
+{
     u64 first[2], other[2];
     hash_page(page, first);
-    for (u32 i = 0; i < PAGE_SIZE * 8; i += 61) {
-        page[i / 8] ^= 1 << i % 8;
+    for (u32 bit = 0; bit < PAGE_SIZE * 8; bit++) {
+        flip(bit);
         hash_page(page, other);
-        assert_true(first[0] != other[0] && first[1] != other[1]); // each half by itself
-        page[i / 8] ^= 1 << i % 8;
+        assert_differ(first, other);
+        flip(bit);
     }
-    page[7] ^= 0x80; // two bits that a plain multiplication would let cancel
-    page[4095] ^= 0x80;
+}
+
+static void test_digest_finds_flips(void **state)
+{
+    (void)state;
+    memset(page, 0, sizeof(page));
+    assert_every_flip_shows();
+    fill_page();
+    assert_every_flip_shows();
+}
+
+// Of two bits the second may undo what the first did to a chain: in its own word it can't, in the
+// words that follow only while the difference is simple, as that of a word's top bits is.
+static void test_digest_finds_pairs(void **state)
+{
+    (void)state;
+    u64 first[2], other[2];
+    fill_page();
+    hash_page(page, first);
+    for (u32 word = 0; word < PAGE_SIZE / 8; word += 255) { // the first, an odd one, the last two
+        for (u32 bit = 56; bit < 64; bit++) {
+            u32 end = MIN((word + 8) * 64, PAGE_SIZE * 8u);
+            flip(word * 64 + bit);
+            for (u32 second = word * 64 + bit + 1; second < end; second++) {
+                flip(second);
+                hash_page(page, other);
+                assert_differ(first, other);
+                flip(second);
+            }
+            flip(word * 64 + bit);
+        }
+    }
     hash_page(page, other);
-    assert_true(first[0] != other[0] && first[1] != other[1]);
-    struct hash a, b;
-    hash_start(&a);
-    hash_start(&b);
-    hash_add(&a, "abc", 3);
-    hash_add(&b, "abc\0", 4);
-    hash_finish(&a, first);
-    hash_finish(&b, other);
-    assert_true(first[0] != other[0] && first[1] != other[1]);
-    hash_start(&a); // words that only change places
-    hash_add(&a, "aaaaaaaabbbbbbbb", 16);
-    hash_finish(&a, first);
-    hash_start(&b);
-    hash_add(&b, "bbbbbbbbaaaaaaaa", 16);
-    hash_finish(&b, other);
-    assert_true(first[0] != other[0] && first[1] != other[1]);
+    assert_memory_equal(first, other, sizeof(first));
+}
+
+static void test_digest_finds_bursts(void **state)
+{
+    (void)state;
+    u64 first[2], other[2];
+    fill_page();
+    hash_page(page, first);
+    for (u32 bits = 2; bits <= 65; bits++) {
+        for (u32 at = 0; at + bits <= PAGE_SIZE * 8; at += 61) {
+            for (u32 i = 0; i < bits; i++)
+                flip(at + i);
+            hash_page(page, other);
+            assert_differ(first, other);
+            for (u32 i = 0; i < bits; i++)
+                flip(at + i);
+        }
+    }
+}
+
+// Data that was torn: it comes from another place from some byte on, as when some is lost.
+static void test_digest_finds_shifts(void **state)
+{
+    (void)state;
+    u64 first[2], other[2];
+    u8 whole[PAGE_SIZE];
+    fill_page();
+    memcpy(whole, page, sizeof(whole));
+    hash_page(page, first);
+    for (u32 by = 1; by <= 64; by++) {
+        for (u32 from = 0; from < PAGE_SIZE - by; from += 97) {
+            memmove(page + from, whole + from + by, PAGE_SIZE - by - from);
+            hash_page(page, other);
+            assert_differ(first, other);
+            memcpy(page, whole, sizeof(page));
+        }
+    }
+}
+
+static void test_digest_knows_zeros(void **state)
+{
+    (void)state;
+    u64 zeros[2], hash[2];
+    memset(page, 0, sizeof(page));
+    hash_bytes(page, sizeof(page), zeros);
+    assert_true(hash_page(page, hash));
+    assert_memory_equal(hash, zeros, sizeof(hash));
+    page[PAGE_SIZE - 1] = 1;
+    assert_false(hash_page(page, hash));
+}
+
+static void test_digest_of_any_length(void **state)
+{
+    (void)state;
+    u64 first[2], other[2];
+    hash_bytes("abc", 3, first);
+    hash_bytes("abc\0", 4, other);
+    assert_differ(first, other);
+    hash_bytes("aaaaaaaabbbbbbbb", 16, first); // words that only change places
+    hash_bytes("bbbbbbbbaaaaaaaa", 16, other);
+    assert_differ(first, other);
+    fill_page();
+    struct hash h;
+    hash_bytes(page, 1003, first); // in pieces as at once
+    hash_start(&h);
+    hash_add(&h, page, 16);
+    hash_add(&h, page + 16, 960);
+    hash_add(&h, page + 976, 27);
+    hash_finish(&h, other);
+    assert_memory_equal(first, other, sizeof(first));
+}
+
+// As stream.md writes it: both ends of a move must agree, whatever version of this host they are.
+static void test_digest_is_the_specified_one(void **state)
+{
+    (void)state;
+    u64 even = 0x736b696666, odd = 0x6d6f7665, got[2];
+    const u64 pairs[][2] = {{0x0807060504030201, 0x100f0e0d0c0b0a09}, {0x11, 0}, {1, 1}, {0, 0}};
+    for (u32 i = 0; i < ARRAY_SIZE(pairs); i++) {
+        u64 x = (even ^ pairs[i][0]) * 0x9fb21c651e98df25;
+        even = (x << 29 | x >> 35) + odd;
+        x = (odd ^ pairs[i][1]) * 0xd6e8feb86659fd93 + even;
+        odd = x << 31 | x >> 33;
+    }
+    hash_bytes("\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20\21", 17, got);
+    assert_true(got[0] == even && got[1] == odd);
 }
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_header),  T(test_header_refused), T(test_versions),
-        T(test_records), T(test_flipped_bits),   T(test_lost_record_is_noticed),
-        T(test_unknown), T(test_sizes),          T(test_expect),
-        T(test_names),   T(test_digest),
+        T(test_header),
+        T(test_header_refused),
+        T(test_versions),
+        T(test_records),
+        T(test_flipped_bits),
+        T(test_lost_record_is_noticed),
+        T(test_unknown),
+        T(test_sizes),
+        T(test_expect),
+        T(test_names),
+        cmocka_unit_test(test_digest_finds_flips),
+        cmocka_unit_test(test_digest_finds_pairs),
+        cmocka_unit_test(test_digest_finds_bursts),
+        cmocka_unit_test(test_digest_finds_shifts),
+        cmocka_unit_test(test_digest_knows_zeros),
+        cmocka_unit_test(test_digest_of_any_length),
+        cmocka_unit_test(test_digest_is_the_specified_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
