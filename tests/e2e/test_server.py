@@ -16,13 +16,17 @@ def hosts(folder):
 
 
 @pytest.fixture(scope="module")
-def use(hosts):
+def web(hosts):
     server.start(hosts["alpha"])
+
+
+@pytest.fixture(scope="module")
+def use(web):
     with server.Use() as use:
         yield use
 
 
-def test_it_is_a_whole_distribution(use):
+def test_it_is_a_whole_distribution(web):
     assert clients.ssh(server.ADDRESS, "systemctl is-system-running").strip() == "running"
     assert "ext4" in clients.ssh(server.ADDRESS, "findmnt -n -o FSTYPE,SOURCE /")
 

@@ -18,7 +18,7 @@ SSH_OPTIONS = ["-o", "LogLevel=ERROR", "-F", "none", "-o", "BatchMode=yes", "-o"
 DATABASE = "postgres"
 
 
-def ssh_command(address: str, *command: str, connect_timeout: int = 5) -> list[str]:
+def ssh_command(address: str, *command: str, connect_timeout: int = 30) -> list[str]:
     return ["ssh", *SSH_OPTIONS, "-o", f"ConnectTimeout={connect_timeout}", "-i", str(_key()), f"root@{address}", *command]
 
 
