@@ -20,7 +20,7 @@
 #define PAGE_WORDS (4096 / sizeof(uint64_t))
 #define PERIOD_NS  5000000
 #define STALL_NS                                                                                   \
-    20000000000u // of the guest's clock, without one turn: sixteen vCPUs may share a CPU
+    20000000000u // of the guest's clock, without one step: sixteen vCPUs may share a CPU
 
 struct worker {
     unsigned cpu;
@@ -31,7 +31,7 @@ struct worker {
     uint64_t *pages; // PAGES pages of patterns, and one whose rights change
     uint64_t generation[PAGES];
     volatile uint64_t turns, errors;
-    uint64_t seen_turns, seen_ns; // by the main thread
+    uint64_t seen_steps, seen_ns; // by the main thread
     uint32_t asked, answered;     // wake-ups by the main thread, and those that came; atomic
     uint64_t asked_ns;
 };
@@ -228,14 +228,16 @@ void cpus_check(uint64_t now_ns)
         agent_error("the TSC of CPU 0 is behind another's");
     for (unsigned i = 0; i < count; i++) {
         struct worker *w = &workers[i];
-        uint64_t turns = w->turns;
+        // A page before the first turn is a step as well: it takes a lock of the whole program's
+        // that all shoot-downs of TLBs hold, and many CPUs that are one queue there.
+        uint64_t steps = w->turns + w->prepared;
         wake(w, now_ns);
         if (w->errors) {
             agent_error("CPU %u found %" PRIu64 " errors", w->cpu, w->errors);
             w->errors = 0;
         }
-        if (turns != w->seen_turns || !w->seen_ns) {
-            w->seen_turns = turns;
+        if (steps != w->seen_steps || !w->seen_ns) {
+            w->seen_steps = steps;
             w->seen_ns = now_ns;
         } else if (now_ns - w->seen_ns > STALL_NS) {
             report_stall(w, now_ns);
