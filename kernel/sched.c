@@ -88,17 +88,6 @@ static void enqueue(struct run_queue *rq, struct thread *t)
     t->state = THREAD_READY;
 }
 
-static struct thread *dequeue(struct run_queue *rq)
-{
-    assert_held(&rq->lock);
-    struct thread *t = rq->ready;
-    if (!t)
-        return rq->idle;
-    rq->ready = t->run_next;
-    t->run_next = NULL;
-    return t;
-}
-
 static bool is_idle(u32 cpu)
 {
     return __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) >> cpu & 1;
@@ -124,6 +113,31 @@ static u64 frontier(const struct thread *t, u64 now)
         if (cpus >> i & 1)
             most = MAX(most, reached(&queues[i], now));
     return most;
+}
+
+// A thread that slept is put behind the others, so that it runs soon, and not further.
+static void level(struct thread *t, u64 now)
+{
+    u64 most = frontier(t, now);
+    t->vruntime = MAX(t->vruntime, most > WAKE_CREDIT_NS ? most - WAKE_CREDIT_NS : 0);
+}
+
+static struct thread *dequeue(struct run_queue *rq, u64 now)
+{
+    assert_held(&rq->lock);
+    struct thread *t = rq->ready;
+    if (t) {
+        rq->ready = t->run_next;
+        t->run_next = NULL;
+    } else if (rq->patient) {
+        t = rq->patient;
+        rq->patient = NULL;
+        t->ready_since_ns = now;
+        level(t, now);
+    } else {
+        return rq->idle;
+    }
+    return t;
 }
 
 static u64 vruntime_now(const struct thread *t, u64 now)
@@ -191,9 +205,9 @@ static void make_ready(struct run_queue *rq, struct thread *t)
     assert_held(&rq->lock);
     struct thread *running = cpu_get(t->cpu)->current;
     u64 now = time_ns();
-    u64 floor = frontier(t, now);
-    u64 least = floor > WAKE_CREDIT_NS ? floor - WAKE_CREDIT_NS : 0;
-    t->vruntime = MAX(t->vruntime, least);
+    if (rq->patient == t)
+        rq->patient = NULL;
+    level(t, now);
     enqueue(rq, t);
     if (t->cpu != this_cpu()->index)
         cpu_kick(t->cpu);
@@ -399,7 +413,7 @@ static void switch_away(struct run_queue *rq)
         prev->ready_since_ns = now;
         enqueue(rq, prev);
     }
-    struct thread *next = dequeue(rq);
+    struct thread *next = dequeue(rq, now);
     note_waited(rq, next, now);
     next->state = THREAD_RUNNING;
     next->switched_in_ns = now;
@@ -440,7 +454,7 @@ static void assert_may_switch(void)
     assert(this_cpu()->spin_depth == 0);
 }
 
-bool sched_block(u64 deadline_ns)
+static bool block(u64 deadline_ns, bool patiently)
 {
     assert_may_switch();
     struct run_queue *rq = this_queue();
@@ -448,6 +462,8 @@ bool sched_block(u64 deadline_ns)
     u64 flags = spin_lock_irqsave(&rq->lock);
     if (!t->woken && (!deadline_ns || deadline_ns > time_ns())) {
         t->state = THREAD_BLOCKED;
+        if (patiently)
+            rq->patient = t;
         if (deadline_ns)
             ktimer_set(&t->timeout, deadline_ns, block_timeout);
         switch_away(rq);
@@ -459,6 +475,17 @@ bool sched_block(u64 deadline_ns)
     if (deadline_ns)
         ktimer_cancel(&t->timeout);
     return woken;
+}
+
+bool sched_block(u64 deadline_ns)
+{
+    return block(deadline_ns, false);
+}
+
+bool sched_block_patiently(u64 deadline_ns)
+{
+    assert(!(thread_current()->flags & THREAD_MOVABLE) && !this_queue()->patient);
+    return block(deadline_ns, true);
 }
 
 // Where in the queue one that yields comes to stand. Behind the first one, whatever it has used, or

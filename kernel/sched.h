@@ -52,22 +52,24 @@ struct run_queue {
     struct spinlock lock;
     struct thread *ready; // by vruntime; lock
     struct thread *idle;
-    s64 lead;            // of the running thread: its vruntime is this plus the time now; atomic
-    u64 reached_ns;      // the highest vruntime run from here, only grows; lock, read by others
-    u64 next_balance_ns; // this CPU
-    struct ktimer slice; // throws a guest out when its slice is used up; this CPU
-    struct thread *dead; // linked by run_next; lock
-    u64 contended_ns;    // that vCPU threads ran while another waited; lock
-    u64 waiting_since;   // another waits for the CPU since then; lock
+    struct thread *patient; // blocked, and to run before the CPU idles; lock
+    s64 lead;               // of the running thread: its vruntime is this plus the time now; atomic
+    u64 reached_ns;         // the highest vruntime run from here, only grows; lock, read by others
+    u64 next_balance_ns;    // this CPU
+    struct ktimer slice;    // throws a guest out when its slice is used up; this CPU
+    struct thread *dead;    // linked by run_next; lock
+    u64 contended_ns;       // that vCPU threads ran while another waited; lock
+    u64 waiting_since;      // another waits for the CPU since then; lock
 };
 
 void sched_init_cpu(struct thread *current, struct thread *idle);
 void sched_add(struct thread *t); // a new thread becomes ready
 void sched_kicked(void);          // interrupt context: another CPU has put something into our queue
 bool sched_pull(void);            // takes a ready thread from another CPU's queue, if there is one
-void sched_wake(struct thread *t);    // remembered when it has not blocked yet
-bool sched_block(u64 deadline_ns);    // until sched_wake (true) or the deadline (false)
-void sched_yield_to_others(bool all); // behind the first of those that are ready, or all
+void sched_wake(struct thread *t);           // remembered when it has not blocked yet
+bool sched_block(u64 deadline_ns);           // until sched_wake (true) or the deadline (false)
+bool sched_block_patiently(u64 deadline_ns); // or until the CPU would be idle (false)
+void sched_yield_to_others(bool all);        // behind the first of those that are ready, or all
 void sched_die(void) __attribute__((noreturn));
 struct thread *sched_reap(void); // one dead thread whose stack may be freed, or NULL
 void sched_get_times(struct thread *t, struct thread_info *out); // a living thread's

@@ -38,7 +38,7 @@ void thread_yield_to_all(void);
 // loops.
 void thread_yield_if_needed(void);
 bool thread_need_resched(void); // something else wants this CPU (readable with interrupts off)
-bool thread_others_ready(void); // another waits for this CPU, however little it is behind
+bool thread_others_ready(void); // something else waits for this CPU, however far behind it is
 u64 thread_cpu_ns(void);        // that the current thread has used
 // CPU time that guests have used on this CPU while another thread waited for it.
 u64 thread_contended_ns(void);
@@ -83,6 +83,9 @@ void waitq_set_and_wake(struct waitq *q, volatile bool *flag);
 // wake is remembered. Use the macros.
 void waitq_prepare(struct waitq *q);
 bool waitq_commit(struct waitq *q, u64 deadline_ns);
+// As waitq_commit, and returns as well (false) once nothing else wants this CPU. For one thread a
+// CPU, which is not movable.
+bool waitq_commit_patiently(struct waitq *q, u64 deadline_ns);
 void waitq_cancel(struct waitq *q);
 
 // Waits until cond is true; evaluates to false when deadline_ns passed with cond still false.

@@ -95,6 +95,12 @@ bool waitq_commit(struct waitq *q, u64 deadline_ns)
     return leave(q, thread_current());
 }
 
+bool waitq_commit_patiently(struct waitq *q, u64 deadline_ns)
+{
+    sched_block_patiently(deadline_ns);
+    return leave(q, thread_current());
+}
+
 // The condition holds, so the wake is not needed; one that went to this thread goes to the next.
 void waitq_cancel(struct waitq *q)
 {

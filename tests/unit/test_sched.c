@@ -380,6 +380,67 @@ static void test_wake_in_the_gap(void **state)
     assert_int_equal(now, before);
 }
 
+static u64 woke_at;
+
+static void patient(void *arg)
+{
+    waitq_prepare(&q);
+    assert_false(waitq_commit_patiently(&q, now + *(u64 *)arg));
+    assert_null(q.head);
+    woke_at = now;
+}
+
+static void busy_for(void *arg)
+{
+    for (u64 until = now + *(u64 *)arg; now < until;) {
+        now += 10 * NS_PER_US;
+        tick();
+        thread_yield_if_needed();
+    }
+}
+
+// It lets the others go on until they have nothing more to do, or its time has come.
+static void test_a_patient_thread(void **state)
+{
+    (void)state;
+    u64 wait = 10 * NS_PER_MS, work = NS_PER_MS, before = now;
+    thread_create("busy", busy_for, &work, 0);
+    thread_create("patient", patient, &wait, 0);
+    thread_sleep_ns(20 * NS_PER_MS);
+    assert_int_equal(woke_at - before, work); // nothing was ready any more
+    before = now;
+    work = 15 * NS_PER_MS;
+    thread_create("busy", busy_for, &work, 0);
+    thread_create("patient", patient, &wait, 0);
+    thread_sleep_ns(20 * NS_PER_MS);
+    assert_in_range(woke_at - before, wait, wait + NS_PER_MS);
+    before = now; // alone it need not wait at all
+    waitq_prepare(&q);
+    assert_false(waitq_commit_patiently(&q, now + wait));
+    assert_int_equal(now, before);
+    assert_null(timers);
+}
+
+static void wake_soon(void *arg)
+{
+    (void)arg;
+    thread_sleep_ns(NS_PER_MS);
+    waitq_wake_all(&q);
+}
+
+static void test_a_patient_thread_is_woken(void **state)
+{
+    (void)state;
+    u64 before = now, work = 5 * NS_PER_MS;
+    thread_create("busy", busy_for, &work, 0);
+    thread_create("wake", wake_soon, NULL, 0);
+    thread_yield();
+    waitq_prepare(&q);
+    assert_true(waitq_commit_patiently(&q, now + 10 * NS_PER_MS));
+    assert_in_range(now - before, NS_PER_MS, 2 * NS_PER_MS);
+    thread_sleep_ns(20 * NS_PER_MS); // and it is not run again before the CPU idles
+}
+
 static struct mutex m;
 
 static void locker(void *arg)
@@ -698,6 +759,8 @@ int main(void)
         cmocka_unit_test_setup(test_wait_queue, start),
         cmocka_unit_test_setup(test_wait_deadline, start),
         cmocka_unit_test_setup(test_wake_in_the_gap, start),
+        cmocka_unit_test_setup(test_a_patient_thread, start),
+        cmocka_unit_test_setup(test_a_patient_thread_is_woken, start),
         cmocka_unit_test_setup(test_mutex_in_order, start),
         cmocka_unit_test_setup(test_xsave_and_vcpu_hooks, start),
         cmocka_unit_test_setup(test_a_vcpu_is_asked_to_yield, start),
