@@ -32,8 +32,9 @@ enum exit_kind {
 };
 
 struct vm_exit {
-    u8 kind;     // enum exit_kind
-    u8 insn_len; // length of the exiting instruction, 0 when the backend does not know it
+    u8 kind;      // enum exit_kind
+    u8 insn_len;  // length of the exiting instruction, 0 when the backend does not know it
+    bool entered; // the guest ran; else something was asked of the vCPU before it could
     union {
         struct {
             u16 port;

@@ -237,8 +237,8 @@ static void vcpu_thread(void *arg)
             continue;
         }
         backend->vcpu_run(v, v->deadline_tsc, &x);
-        v->exits[x.kind]++;
-        v->exit_total++;
+        v->exits[x.kind] += x.entered;
+        v->exit_total += x.entered;
         if (!vcpu_handle_exit(v, &x))
             v->kick = true; // to the gate
         // An interrupt is what makes others ready, and a thread that gets far behind kicks the

@@ -95,6 +95,7 @@ void svm_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x)
 {
     struct svm_vcpu *sv = svm_of(v);
     x->insn_len = 0;
+    x->entered = true;
     int_ctl_load(sv);
     irq_disable();
     // Ordered before the reads of kick, flush_gen and flush_wanted; their writers write first and
@@ -108,4 +109,5 @@ void svm_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x)
     v->in_guest = false;
     irq_enable();
     x->kind = kind;
+    x->entered = false;
 }

@@ -38,6 +38,7 @@ static void leave(struct vmx_vcpu *vx, struct vm_exit *x, enum exit_kind kind)
     vx->v->in_guest = false;
     irq_enable();
     x->kind = kind;
+    x->entered = false;
 }
 
 static inline void enter(struct vmx_vcpu *vx, struct vm_exit *x)
@@ -97,6 +98,7 @@ void vmx_vcpu_run(struct vcpu *v, u64 deadline_tsc, struct vm_exit *x)
     struct vmx_vcpu *vx = vmx_of(v);
     struct vmx_guest *vg = vx->vg;
     x->insn_len = 0;
+    x->entered = true;
     vx->deadline_tsc = deadline_tsc;
     irq_disable();
     // Ordered before the reads of kick, flush_gen and requests; their writers write first and then
