@@ -40,8 +40,8 @@ static void forget(struct virtio *v)
     for (u32 q = 0; q < VIRTIO_QUEUES; q++) {
         v->size[q] = q < v->ops->queues ? v->ops->queue_size : 0;
         v->vector[q] = VIRTIO_NO_VECTOR;
-        v->avail_index[q] = v->used_index[q] = v->pushed[q] = 0;
-        v->enabled[q] = v->muted[q] = false;
+        v->avail_index[q] = v->used_index[q] = v->told_index[q] = v->pushed[q] = 0;
+        v->enabled[q] = v->muted[q] = v->quiet[q] = false;
         v->desc[q] = v->driver[q] = v->device[q] = 0;
     }
     pci_set_intx(&v->pci, false);
@@ -89,6 +89,13 @@ void virtio_enable_queue(struct virtio *v, u32 q)
         v->enabled[q] = true;
     else
         virtio_break(v, "queue %u: its rings are not aligned", q);
+}
+
+void virtio_kick_all(struct virtio *v)
+{
+    for (u32 q = 0; q < v->ops->queues; q++)
+        if (v->enabled[q] && virtio_running(v))
+            v->ops->kicked(v, q);
 }
 
 // ---- What the device tells ---------------------------------------------------------------------
@@ -178,9 +185,13 @@ void virtio_resume(struct device *d)
     struct virtio *v = d->priv;
     v->paused = false;
     pci_resume_function(&v->pci);
-    for (u32 q = 0; q < v->ops->queues; q++)
-        if (v->enabled[q] && virtio_running(v))
-            v->ops->kicked(v, q);
+    // Whether the driver kicks is in its memory, as it was; here nobody looks at a queue yet, but
+    // for once now.
+    for (u32 q = 0; q < VIRTIO_QUEUES; q++) {
+        v->told_index[q] = v->used_index[q];
+        v->muted[q] = v->quiet[q] = false;
+    }
+    virtio_kick_all(v);
 }
 
 static bool queue_possible(const struct virtio *v, u32 q)

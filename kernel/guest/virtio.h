@@ -51,8 +51,9 @@ struct virtio_ops {
     void (*set_config)(struct virtio *v, u32 offset, u32 size, u32 value);
     // May a driver choose this part of what is offered? For features that need others; may be NULL.
     bool (*accept)(const struct virtio *v, u64 features);
-    // The driver has put chains on the queue, or may have: at its kick, and after a pause and a
-    // move. In the thread of the vCPU that kicked, which waits: what takes long goes to a thread.
+    // The driver has put chains on the queue, or may have: at its kick, after a pause and a move,
+    // and when the device becomes a bus master. In the thread of the vCPU that kicked, which waits:
+    // what takes long goes to a thread.
     void (*kicked)(struct virtio *v, u32 queue);
     // The driver or the guest resets the device: afterwards no chain popped before is used.
     void (*reset)(struct virtio *v);
@@ -73,6 +74,9 @@ struct virtio {
     u64 desc[VIRTIO_QUEUES], driver[VIRTIO_QUEUES], device[VIRTIO_QUEUES]; // 4.1.4.3, addresses
     bool paused;
     u16 pushed[VIRTIO_QUEUES];     // used elements that are written and not published
+    u16 told_index[VIRTIO_QUEUES]; // published when it was last seen whether the driver wants to
+                                   // know
+    bool quiet[VIRTIO_QUEUES];     // its used ring's flags ask for no kick, as far as is known
     u32 breaks;                    // since it was made
     u64 can;                       // what this host can offer
     char trouble[VIRTIO_WHY + 32]; // what went wrong below it here, for the console; "": nothing
@@ -127,8 +131,15 @@ u32 virtio_copy_to(struct virtio *v, const struct virtio_chain *c, u32 offset, c
 // and all pushed before, at virtio_publish, which interrupts it if it wants that.
 void virtio_push(struct virtio *v, u32 queue, u16 head, u32 written);
 void virtio_publish(struct virtio *v, u32 queue);
-// A muted queue asks for no kicks, as long as somebody pops from it anyway.
-void virtio_mute(struct virtio *v, u32 queue, bool muted);
+// The two halves of it. Whoever publishes quietly signals soon, and the driver may have seen by
+// then what it would have been interrupted for.
+void virtio_publish_quietly(struct virtio *v, u32 queue);
+void virtio_signal(struct virtio *v, u32 queue);
+// A queue asks for kicks when it is found empty, and for none while it is not. A muted one asks for
+// none at all: somebody looks at it anyway, without a kick. Unmuting ends that; true: chains wait
+// that no kick tells of, and it is on the caller to pop them. A pause ends it as well.
+void virtio_mute(struct virtio *v, u32 queue);
+bool virtio_unmute(struct virtio *v, u32 queue);
 
 // Device configuration has changed: a new generation, and an interrupt.
 void virtio_config_changed(struct virtio *v);

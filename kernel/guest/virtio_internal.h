@@ -24,6 +24,7 @@
 void virtio_set_status(struct virtio *v, u8 status);
 void virtio_enable_queue(struct virtio *v, u32 queue);
 bool virtio_size_possible(const struct virtio *v, u32 queue, u32 size);
+void virtio_kick_all(struct virtio *v); // as if the driver had kicked every queue
 
 // Tells the driver, by a message or the pin (virtio_pci.c).
 void virtio_interrupt(struct virtio *v, u16 vector, u8 isr);

@@ -291,6 +291,9 @@ static void config_written(struct pci_function *f, u32 reg, u32 size)
     if (bytes)
         virtio_write(f->device, BAR, offset, bytes, pci_get(f, v->window + CAP_EXTRA, bytes));
     update_pin(v); // messages may have been switched on or off
+    // While it was no bus master it could not ask for kicks.
+    if (reg <= PCI_COMMAND && reg + size > PCI_COMMAND)
+        virtio_kick_all(v);
     virtio_unlock(v);
 }
 

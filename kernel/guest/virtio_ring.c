@@ -70,43 +70,55 @@ static bool put16(struct virtio *v, u32 q, u64 gpa, u16 value)
 
 // ---- Kicks -------------------------------------------------------------------------------------
 
-// Asks for a kick at the next chain, or for none (2.7.7.2, 2.7.10). With event indices, the one
-// that is there when a queue is muted asks for one more at most.
-static bool ask_for_kicks(struct virtio *v, u32 q)
+// Asks for a kick at the next chain, or for none (2.7.7.2, 2.7.10). An event index that the driver
+// has passed already asks for none.
+static bool set_kicks(struct virtio *v, u32 q, bool wanted)
 {
-    bool ok = true;
-    if (!virtio_has(v, VIRTIO_F_EVENT_IDX))
-        ok = put16(v, q, v->device[q] + RING_FLAGS, v->muted[q] ? USED_NO_KICKS : 0);
-    else if (!v->muted[q])
-        ok = put16(v, q, avail_event_gpa(v, q), v->avail_index[q]);
+    bool ok;
+    if (virtio_has(v, VIRTIO_F_EVENT_IDX))
+        ok = put16(v, q, avail_event_gpa(v, q), (u16)(v->avail_index[q] - !wanted));
+    else
+        ok = put16(v, q, v->device[q] + RING_FLAGS, wanted ? 0 : USED_NO_KICKS);
+    v->quiet[q] = !wanted;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // the driver looks there after it has added a chain
     return ok;
 }
 
-void virtio_mute(struct virtio *v, u32 q, bool muted)
-{
-    v->muted[q] = muted;
-    if (v->enabled[q] && virtio_running(v))
-        ask_for_kicks(v, q);
-}
-
 // ---- Chains ------------------------------------------------------------------------------------
 
-// Is there a chain that has not been popped? When there is none, the driver is asked to kick, and
-// it may have added one before it saw that.
+// Is there a chain that has not been popped? When there is none and the queue is not muted, the
+// driver is asked to kick, and it may have added one before it saw that. While there are some it
+// need not: event indices stay behind by themselves.
 static bool waits(struct virtio *v, u32 q)
 {
     u16 index;
     u64 gpa = v->driver[q] + RING_INDEX;
     if (!get16(v, q, gpa, &index))
         return false;
-    if (index == v->avail_index[q] && (!ask_for_kicks(v, q) || !get16(v, q, gpa, &index)))
+    if (index == v->avail_index[q] && !v->muted[q] &&
+        (!set_kicks(v, q, true) || !get16(v, q, gpa, &index)))
         return false;
     u16 count = (u16)(index - v->avail_index[q]);
     if (count > v->size[q])
         virtio_break(v, "queue %u: %u chains are available, it has %u entries", q, count,
                      v->size[q]);
+    else if (count && !v->quiet[q] && !virtio_has(v, VIRTIO_F_EVENT_IDX))
+        set_kicks(v, q, false);
     return count && !v->broken;
+}
+
+void virtio_mute(struct virtio *v, u32 q)
+{
+    if (v->muted[q] || !v->enabled[q] || !virtio_running(v))
+        return;
+    v->muted[q] = true;
+    set_kicks(v, q, false);
+}
+
+bool virtio_unmute(struct virtio *v, u32 q)
+{
+    v->muted[q] = false;
+    return v->enabled[q] && virtio_running(v) && waits(v, q);
 }
 
 // Where the next descriptor is: in the queue's table or in an indirect one.
@@ -269,7 +281,7 @@ static bool wants_interrupt(struct virtio *v, u32 q, u16 old, u16 now)
     return get16(v, q, used_event_gpa(v, q), &value) && (u16)(now - value - 1) < (u16)(now - old);
 }
 
-void virtio_publish(struct virtio *v, u32 q)
+void virtio_publish_quietly(struct virtio *v, u32 q)
 {
     u16 old = v->used_index[q], now = (u16)(old + v->pushed[q]);
     v->pushed[q] = 0;
@@ -277,9 +289,22 @@ void virtio_publish(struct virtio *v, u32 q)
         return;
     v->used_index[q] = now;
     __atomic_thread_fence(__ATOMIC_RELEASE); // elements and buffers first, then the index
-    if (!put16(v, q, v->device[q] + RING_INDEX, now))
+    put16(v, q, v->device[q] + RING_INDEX, now);
+}
+
+void virtio_signal(struct virtio *v, u32 q)
+{
+    u16 old = v->told_index[q], now = v->used_index[q];
+    v->told_index[q] = now;
+    if (now == old || v->broken || v->paused)
         return;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // the driver looks again after it has asked
     if (wants_interrupt(v, q, old, now))
         virtio_interrupt(v, v->vector[q], VIRTIO_ISR_QUEUE);
+}
+
+void virtio_publish(struct virtio *v, u32 q)
+{
+    virtio_publish_quietly(v, q);
+    virtio_signal(v, q);
 }

@@ -43,7 +43,7 @@ u64 guest_page_index(const struct guest *g, u64 gpa)
     return guest_is_ram(g, gpa, 1) ? gpa / PAGE_SIZE : ~0ull;
 }
 
-enum op_kind { RAM, REGISTER, READ, KICK, CONFIG, DESCRIPTOR, AVAILABLE, DISK, WORKER, PAUSE, HINTS, OPS };
+enum op_kind { RAM, REGISTER, READ, KICK, CONFIG, DESCRIPTOR, AVAILABLE, DISK, WORKER, PAUSE, HINTS, MUTE, OPS };
 struct op {
     u8 kind, a;
     u16 at;
@@ -65,6 +65,16 @@ static void pause_and_resume(void)
     devices_pause(&guest);
     assert(!pending_count);
     devices_resume(&guest);
+}
+
+static void mute(struct virtio *v, u32 q, bool on)
+{
+    virtio_lock(v);
+    if (on)
+        virtio_mute(v, q);
+    else if (virtio_unmute(v, q))
+        v->ops->kicked(v, q);
+    virtio_unlock(v);
 }
 
 static void do_op(const struct op *op)
@@ -109,6 +119,9 @@ static void do_op(const struct op *op)
     case HINTS:
         dirty_bitmap_fill(&todo);
         balloon_leave_out_free(&guest, &todo, 10 * NS_PER_SEC);
+        break;
+    case MUTE:
+        mute(virtio_of(dev(kinds[op->a % ARRAY_SIZE(kinds)]->name)), op->a >> 2 & 3, op->a & 0x80);
         break;
     }
 }

@@ -54,8 +54,13 @@ int guest_write(struct guest *g, u64 gpa, const void *buf, u64 bytes)
     return 0;
 }
 
+// Called before each look at a ring: what another CPU of the guest does at that moment.
+static void (*ram_meanwhile)(void);
+
 void *guest_borrow(struct guest *g, u64 gpa, u64 bytes)
 {
+    if (ram_meanwhile)
+        ram_meanwhile();
     return bytes && guest_is_ram(g, gpa, bytes) ? ram + gpa : NULL;
 }
 
@@ -254,6 +259,16 @@ static inline u16 drv_add_one(u32 q, u64 gpa, u32 bytes, u16 flags)
 {
     struct drv_desc d = {gpa, bytes, flags, 0};
     return drv_add(q, &d, 1);
+}
+
+// Does the device ask for a kick, when the available index has gone from `old` to what it is (2.7.7.1,
+// 2.7.10.1)?
+static inline bool drv_asked(u32 q, u16 old)
+{
+    if (!drv[q].events)
+        return !(*ram16(drv_used_at(q)) & 1);
+    u16 now = *ram16(drv_avail_at(q) + 2), event = *ram16(drv_used_at(q) + 4 + 8 * drv[q].size);
+    return (u16)(now - event - 1) < (u16)(now - old);
 }
 
 static inline void drv_kick(u32 q)

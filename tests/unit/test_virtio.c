@@ -384,12 +384,6 @@ static void events(void **state)
     drv_kick(0);
     assert_int_equal(drv_interrupt(), 0x50);
     assert_int_equal(*avail_event, 6);
-    virtio_mute(&echo->v, 0, true);
-    drv_add_one(0, OUT, 1, D_WRITE);
-    drv_kick(0);
-    assert_int_equal(*avail_event, 6); // stays behind
-    virtio_mute(&echo->v, 0, false);
-    assert_int_equal(*avail_event, 7);
 }
 
 static void flags(void **state)
@@ -400,12 +394,177 @@ static void flags(void **state)
     add_echo(0, "a");
     drv_kick(0);
     assert_int_equal(drv_interrupt(), -1);
-    virtio_mute(&echo->v, 0, true);
-    assert_int_equal(*ram16(drv_used_at(0)), 1);
-    drv_kick(0);
-    assert_int_equal(*ram16(drv_used_at(0)), 1);
-    virtio_mute(&echo->v, 0, false);
-    assert_int_equal(*ram16(drv_used_at(0)), 0);
+}
+
+static const u64 kick_variants[] = {0, VIRTIO_F_EVENT_IDX};
+
+static bool asks_after_one_more(void)
+{
+    u16 old = *ram16(drv_avail_at(0) + 2);
+    drv_add_one(0, OUT, 1, D_WRITE);
+    return drv_asked(0, old);
+}
+
+static void no_kicks_while_the_queue_is_served(void **state)
+{
+    (void)state;
+    for (u32 f = 0; f < ARRAY_SIZE(kick_variants); f++) {
+        start(kick_variants[f]);
+        echo->hold = true;
+        assert_true(asks_after_one_more());
+        asks_after_one_more();
+        assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+        assert_false(asks_after_one_more()); // two wait
+        for (u32 i = 0; i < 2; i++)
+            assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+        assert_false(asks_after_one_more()); // it has not been found empty
+        assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+        assert_false(virtio_pop(&echo->v, 0, &echo->chain));
+        assert_true(asks_after_one_more());
+        echo->hold = false;
+        reg_out(0x14, 1, 0);
+    }
+}
+
+static void a_muted_queue_asks_for_no_kicks(void **state)
+{
+    (void)state;
+    for (u32 f = 0; f < ARRAY_SIZE(kick_variants); f++) {
+        start(kick_variants[f]);
+        echo->hold = true;
+        for (u32 i = 0; i < 70000; i++) { // over every wrap
+            virtio_mute(&echo->v, 0);
+            assert_false(asks_after_one_more());
+            assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+            virtio_push(&echo->v, 0, echo->chain.head, 0);
+            virtio_publish(&echo->v, 0);
+            assert_false(virtio_pop(&echo->v, 0, &echo->chain)); // empty, and still none
+            if (i % 3 == 0)
+                assert_false(virtio_unmute(&echo->v, 0));
+        }
+        assert_false(virtio_unmute(&echo->v, 0));
+        assert_true(asks_after_one_more());
+        virtio_mute(&echo->v, 0);
+        assert_true(virtio_unmute(&echo->v, 0)); // that one waits, and kicks tell of it no more
+        assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+        echo->hold = false;
+        reg_out(0x14, 1, 0);
+    }
+}
+
+// What waits while a queue is muted goes with a move, and kicks are on where nobody looks at it.
+static void a_muted_queue_moves(void **state)
+{
+    (void)state;
+    for (u32 f = 0; f < ARRAY_SIZE(kick_variants); f++) {
+        start(kick_variants[f]);
+        virtio_mute(&echo->v, 0);
+        add_echo(0, "here");
+        drv_move(dev("echo"), make_echo);
+        assert_int_equal(drv_take(0, NULL), 0);
+        drv_interrupt();
+        add_echo(0, "there");
+        assert_true(drv_asked(0, 1));
+        reg_out(0x14, 1, 0);
+    }
+}
+
+static u32 looks_left;
+static u32 added;
+static bool kicks_for_it;
+
+static void add_at_a_look(void)
+{
+    if (!looks_left || --looks_left)
+        return;
+    added = 1;
+    kicks_for_it = asks_after_one_more();
+}
+
+static u32 drain(void)
+{
+    u32 count = 0;
+    for (; virtio_pop(&echo->v, 0, &echo->chain); count++)
+        virtio_push(&echo->v, 0, echo->chain.head, 0);
+    virtio_publish(&echo->v, 0);
+    return count;
+}
+
+// A chain that the driver adds at any moment, between any two looks of the device's into memory, is
+// found by the device or told of by a kick.
+static void no_kick_is_lost(void **state)
+{
+    (void)state;
+    for (u32 f = 0; f < ARRAY_SIZE(kick_variants); f++) {
+        for (u32 muted = 0; muted < 2; muted++) {
+            u32 when = 1;
+            do {
+                start(kick_variants[f]);
+                echo->hold = true;
+                drv_add_one(0, OUT, 1, D_WRITE);
+                added = 0;
+                kicks_for_it = false;
+                looks_left = when;
+                ram_meanwhile = add_at_a_look;
+                if (muted)
+                    virtio_mute(&echo->v, 0);
+                u32 found = drain();
+                if (muted && virtio_unmute(&echo->v, 0))
+                    found += drain();
+                ram_meanwhile = NULL;
+                assert_true(found == 1 + added || kicks_for_it);
+                if (found == 1 + added) // it waits for the next one, and does not miss that either
+                    assert_true(asks_after_one_more());
+                echo->hold = false;
+                reg_out(0x14, 1, 0);
+                when++;
+            } while (added);
+            assert_true(when > 4);
+        }
+    }
+}
+
+// A device that was no bus master could not ask for kicks.
+static void becomes_bus_master_again(void **state)
+{
+    (void)state;
+    for (u32 f = 0; f < ARRAY_SIZE(kick_variants); f++) {
+        start(kick_variants[f]);
+        virtio_mute(&echo->v, 0);
+        pci_out(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+        assert_false(virtio_unmute(&echo->v, 0));
+        add_echo(0, "late");
+        pci_out(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+        assert_int_equal(drv_take(0, NULL), 0);
+        assert_true(asks_after_one_more());
+        drv_interrupt();
+        reg_out(0x14, 1, 0);
+    }
+}
+
+static void signalled_later(void **state)
+{
+    (void)state;
+    start(VIRTIO_F_EVENT_IDX);
+    echo->hold = true;
+    add_echo(0, "a");
+    assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+    virtio_push(&echo->v, 0, echo->chain.head, 0);
+    virtio_publish_quietly(&echo->v, 0);
+    assert_int_equal(drv_used_index(0), 1);
+    assert_int_equal(drv_interrupt(), -1);
+    virtio_signal(&echo->v, 0);
+    assert_int_equal(drv_interrupt(), 0x50);
+    virtio_signal(&echo->v, 0);
+    assert_int_equal(drv_interrupt(), -1); // it has been told
+    add_echo(0, "b");
+    assert_true(virtio_pop(&echo->v, 0, &echo->chain));
+    virtio_push(&echo->v, 0, echo->chain.head, 0);
+    virtio_publish_quietly(&echo->v, 0);
+    drv_take(0, NULL);
+    drv_take(0, NULL); // the driver has seen both by itself
+    virtio_signal(&echo->v, 0);
+    assert_int_equal(drv_interrupt(), -1);
 }
 
 static void put_back(void **state)
@@ -480,16 +639,20 @@ static void not_running(void **state)
     pci_out(PCI_COMMAND, 2, PCI_COMMAND_MEMORY); // no bus master
     drv_kick(0);
     assert_int_equal(drv_used_index(0), 0);
+    assert_int_equal(echo->kicks, 0);
     pci_out(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    assert_int_equal(drv_used_index(0), 1);
+    assert_int_equal(echo->kicks, 1);
     drv_kick(1); // not enabled
     drv_kick(5); // no such queue
-    assert_int_equal(echo->kicks, 0);
+    assert_int_equal(echo->kicks, 1);
+    add_echo(0, "b");
     guest.pause_count = 1; // the vCPU is asked to stop
     drv_kick(0);
-    assert_int_equal(drv_used_index(0), 0);
+    assert_int_equal(drv_used_index(0), 1);
     guest.pause_count = 0;
     drv_kick(0);
-    assert_int_equal(drv_used_index(0), 1);
+    assert_int_equal(drv_used_index(0), 2);
 }
 
 // ---- Bad drivers -------------------------------------------------------------------------------
@@ -793,6 +956,12 @@ int main(void)
         T(indirect_chain),
         T(events),
         T(flags),
+        T(no_kicks_while_the_queue_is_served),
+        T(a_muted_queue_asks_for_no_kicks),
+        T(a_muted_queue_moves),
+        T(no_kick_is_lost),
+        T(becomes_bus_master_again),
+        T(signalled_later),
         T(put_back),
         T(published_together),
         T(the_pin),
