@@ -51,6 +51,7 @@ static const struct switch_port_ops ops = {
     .deliver = keep,
     .flush = tell,
     .send = nothing,
+    .rest = nothing,
     .replaced = replaced,
 };
 

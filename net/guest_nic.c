@@ -2,7 +2,10 @@
 // virtio-net for a guest, a port of the virtual switch. Sections are those of virtio 1.2.
 //
 // The network thread moves all frames: straight from the guest's transmit chains into frames, and
-// from frames into its receive chains, with the device's mutex held. vCPU threads only wake it.
+// from frames into its receive chains, with the device's mutex held. vCPU threads only wake it, and
+// as long as it is awake it looks at the transmit queue by itself: there are no kicks then. That
+// the guest's frames are sent, it is told on the next look, for until then frames that it receives
+// may have interrupted it anyway.
 #include "net/guest_nic.h"
 
 #include "kernel/guest/guest.h"
@@ -137,10 +140,21 @@ static bool take_frame(struct guest_nic *n)
     return n->sending.pbuf;
 }
 
+// From here on the network thread looks at the queue.
+static void attend(struct guest_nic *n)
+{
+    virtio_mute(&n->v, TX);
+    switch_attend(&n->port);
+}
+
 static void send(struct switch_port *p)
 {
     struct guest_nic *n = nic_of(p);
     u32 bytes = 0;
+    virtio_lock(&n->v);
+    virtio_signal(&n->v, TX);
+    attend(n);
+    virtio_unlock(&n->v);
     while (bytes < TURN_BYTES && take_frame(n)) {
         bytes += n->sending.bytes;
         if (switch_from_port(p, &n->sending))
@@ -148,9 +162,21 @@ static void send(struct switch_port *p)
         n->sending.pbuf = NULL;
     }
     virtio_lock(&n->v);
-    virtio_publish(&n->v, TX);
+    virtio_publish_quietly(&n->v, TX);
     virtio_unlock(&n->v);
     if (bytes >= TURN_BYTES && !n->sending.pbuf)
+        net_post(&n->work);
+}
+
+// While a frame waits for the wire, `send` is called without a kick.
+static void rest(struct switch_port *p)
+{
+    struct guest_nic *n = nic_of(p);
+    virtio_lock(&n->v);
+    virtio_signal(&n->v, TX);
+    bool more = !p->blocked && virtio_unmute(&n->v, TX);
+    virtio_unlock(&n->v);
+    if (more)
         net_post(&n->work);
 }
 
@@ -255,6 +281,7 @@ static void flush(struct switch_port *p)
     struct guest_nic *n = nic_of(p);
     virtio_lock(&n->v);
     virtio_publish(&n->v, RX);
+    attend(n); // it may answer
     virtio_unlock(&n->v);
 }
 
@@ -267,6 +294,7 @@ static const struct switch_port_ops port_ops = {
     .deliver = deliver,
     .flush = flush,
     .send = send,
+    .rest = rest,
     .replaced = replaced,
 };
 

@@ -15,6 +15,7 @@
 #include "net/gro.h"
 #include "net/netif.h"
 #include "net/nic.h"
+#include "net/pace.h"
 #include "net/switch.h"
 #include "net/uplink.h"
 #include "net/work.h"
@@ -138,6 +139,8 @@ static bool turn(void)
     bool more = nic.ops->poll(&nic, POLL_BUDGET) == POLL_BUDGET;
     gro_flush();
     breathe();
+    switch_attended();
+    breathe();
     for (u32 i = 0; i < WORK_BUDGET; i++) {
         struct net_work *w = work_take();
         if (!w)
@@ -150,9 +153,40 @@ static bool turn(void)
     return more || work_head;
 }
 
+// While frames stream and others want the CPU: leaves it to them, for a while or until they have
+// nothing to do. Meanwhile guests do not kick, and the NIC is deaf once it has interrupted. Returns
+// whether to look again.
+static bool wait_patiently(struct net_pace *pace)
+{
+    u64 now = time_ns(), wait = pace_wait_ns(pace, now);
+    if (!wait)
+        return false;
+    if (!thread_others_ready()) { // a guest may wait to be told that its frames are sent
+        switch_attended();
+        breathe();
+    }
+    if (!thread_others_ready())
+        return false;
+    waitq_prepare(&wake);
+    if (rx_pending || work_head)
+        waitq_cancel(&wake);
+    else
+        waitq_commit_patiently(&wake, now + wait);
+    return true;
+}
+
+static bool paced_turn(struct net_pace *pace)
+{
+    u64 before = thread_cpu_ns();
+    bool more = turn();
+    pace_note(pace, time_ns(), switch_moved(), thread_cpu_ns() - before);
+    return more;
+}
+
 static void net_thread(void *arg)
 {
     const struct host_config *cfg = arg;
+    struct net_pace pace = {.since_ns = 0};
     bool refused = false;
     lwip_init();
     uplink_start(&nic);
@@ -163,9 +197,12 @@ static void net_thread(void *arg)
     for (;;) {
         if (refused)
             switch_retry(tcp_txnow);
-        bool more = turn();
+        bool more = paced_turn(&pace);
         refused = uplink_was_refused();
-        if (more || nic.ops->irq_rearm(&nic))
+        if (more || wait_patiently(&pace))
+            continue;
+        switch_rest();
+        if (nic.ops->irq_rearm(&nic))
             continue;
         u64 deadline = sleep_until(refused);
         wait_event_until(&wake, rx_pending || work_head, deadline);

@@ -16,7 +16,8 @@
 static struct switch_port *table[BUCKETS]; // by address and VLAN
 static u32 learning;                       // ports with more than one station
 static u32 queued_pbufs;
-static bool any_touched, any_blocked;
+static bool any_touched, any_blocked, any_attended;
+static u64 moved;       // since switch_moved
 static bool hosts_turn; // guests wait for the wire, and this once its own stack comes before them
 
 #define EACH_PORT(p)                                                                               \
@@ -143,6 +144,7 @@ static void took(struct switch_port *p, const struct nic_frame *f)
 {
     p->figures.rx_frames++;
     p->figures.rx_bytes += f->bytes;
+    moved += f->bytes + SWITCH_FRAME_BYTES;
 }
 
 static void offer(struct switch_port *p, const struct nic_frame *f)
@@ -319,6 +321,7 @@ int switch_from_port(struct switch_port *p, struct nic_frame *f)
     }
     p->figures.tx_frames++;
     p->figures.tx_bytes += f->bytes;
+    moved += f->bytes + SWITCH_FRAME_BYTES;
     if (group)
         flood(p, f, p->vlan);
     if (q && q != p && !wire)
@@ -458,6 +461,44 @@ void switch_flush(void)
             p->ops->flush(p);
         p->touched = false;
     }
+}
+
+void switch_attend(struct switch_port *p)
+{
+    p->attended = any_attended = true;
+}
+
+void switch_attended(void)
+{
+    if (!any_attended)
+        return;
+    EACH_PORT(p)
+    {
+        if (p->attended && !p->blocked)
+            p->ops->send(p);
+    }
+}
+
+void switch_rest(void)
+{
+    if (!any_attended)
+        return;
+    any_attended = false;
+    EACH_PORT(p)
+    {
+        bool attended = p->attended;
+        p->attended = attended && p->blocked;
+        any_attended |= p->attended;
+        if (attended)
+            p->ops->rest(p);
+    }
+}
+
+u64 switch_moved(void)
+{
+    u64 bytes = moved;
+    moved = 0;
+    return bytes;
 }
 
 static void guests_turn(void)

@@ -17,6 +17,7 @@
 #define SWITCH_QUEUE_NS    (2 * NS_PER_SEC)
 #define SWITCH_STATIONS    16u // behind one port, at most
 #define SWITCH_STATION_NS  (300 * NS_PER_SEC)
+#define SWITCH_FRAME_BYTES 4096u  // a frame costs as much as so many bytes of one, roughly
 #define SWITCH_FLOOD_BURST 1000u  // copies for other guests that one guest may cause,
 #define SWITCH_FLOOD_RATE  10000u // and as many a second
 
@@ -26,8 +27,11 @@ struct switch_port_ops {
     // Copies a frame to the station. 0; E_BUSY: it has no room, the frame waits until
     // switch_port_ready; another error: the frame is dropped.
     int (*deliver)(struct switch_port *p, const struct nic_frame *f);
-    void (*flush)(struct switch_port *p);    // after deliveries: tell the station
-    void (*send)(struct switch_port *p);     // the wire has room again: go on with what it refused
+    void (*flush)(struct switch_port *p); // after deliveries: tell the station
+    // Send what there is: the wire has room again, or the port is attended to.
+    void (*send)(struct switch_port *p);
+    void (*rest)(
+        struct switch_port *p); // nobody attends to it any more: it says when it has frames
     void (*replaced)(struct switch_port *p); // a departed one: the guest is back, the port removed
 };
 
@@ -44,7 +48,7 @@ struct switch_port {
     // The switch's
     bool elsewhere; // departed, and seen on the wire
     struct switch_figures figures;
-    bool blocked, touched;
+    bool blocked, touched, attended;
     struct {
         u64 key, seen_ns;
     } station[SWITCH_STATIONS - 1];
@@ -68,6 +72,13 @@ void switch_port_ready(struct switch_port *p);
 int switch_from_port(struct switch_port *p, struct nic_frame *f);
 // The station has something to send and no memory for it: `send` is called in a while.
 void switch_wait(struct switch_port *p);
+// `send` is called at every switch_attended, and `rest` once at the switch_rest that follows.
+void switch_attend(struct switch_port *p);
+void switch_attended(void);
+void switch_rest(void); // ports that wait for the wire stay attended to
+// What stations have sent and got since the last call: bytes, and SWITCH_FRAME_BYTES more for each
+// frame.
+u64 switch_moved(void);
 // A frame from the host's own stack, whose pbuf it stays: 0, E_BUSY, or E_INVAL.
 int switch_from_host(struct nic_frame *f);
 // A frame from the wire; takes its pbuf over.

@@ -47,7 +47,7 @@ struct fake_guest {
     struct switch_port port; // first
     struct inbox in;
     bool busy;
-    u32 flushes, sends;
+    u32 flushes, sends, rests;
 };
 
 static struct inbox wire, host;
@@ -223,6 +223,11 @@ static void guest_send(struct switch_port *p)
     ((struct fake_guest *)p)->sends++;
 }
 
+static void guest_rest(struct switch_port *p)
+{
+    ((struct fake_guest *)p)->rests++;
+}
+
 static void guest_replaced(struct switch_port *p)
 {
     p->departed = false;
@@ -232,6 +237,7 @@ static const struct switch_port_ops guest_ops = {
     .deliver = guest_deliver,
     .flush = guest_flush,
     .send = guest_send,
+    .rest = guest_rest,
     .replaced = guest_replaced,
 };
 
@@ -245,7 +251,7 @@ static void add_guest(u32 i, u16 vlan, u32 stations)
         .stations = stations,
     };
     g->busy = false;
-    g->flushes = g->sends = 0;
+    g->flushes = g->sends = g->rests = 0;
     assert(switch_add(&g->port) == 0);
 }
 

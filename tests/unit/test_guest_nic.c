@@ -59,7 +59,7 @@ const ip6_addr_t *lwip_port_gateway6(struct netif *netif, const ip6_addr_t *dest
 
 static struct net_work *posted;
 static struct switch_port *port;
-static bool wire_full, network;
+static bool wire_full, network, attended;
 static u32 announced, sent_count;
 static struct nic_frame sent; // the last one
 static u8 sent_bytes[65536];
@@ -90,13 +90,26 @@ void net_unpost(struct net_work *w)
         posted = NULL;
 }
 
+// Until there is nothing more to do, and then it sleeps.
 static void run_net(void)
 {
-    while (posted) {
-        struct net_work *w = posted;
-        posted = NULL;
-        w->fn(w);
-    }
+    do {
+        while (posted) {
+            struct net_work *w = posted;
+            posted = NULL;
+            w->fn(w);
+        }
+        bool rests = attended;
+        attended = port && port->blocked;
+        if (rests)
+            port->ops->rest(port);
+    } while (posted);
+}
+
+void switch_attend(struct switch_port *p)
+{
+    assert_ptr_equal(p, port);
+    attended = true;
 }
 
 int switch_add(struct switch_port *p)
@@ -137,6 +150,7 @@ int switch_from_port(struct switch_port *p, struct nic_frame *f)
 {
     assert_ptr_equal(p, port);
     assert_null(dev("virtio-net")->lock.owner); // an answer may come at once
+    p->blocked = wire_full;
     if (wire_full)
         return E_BUSY;
     sent = *f;
@@ -180,7 +194,7 @@ static int set_up(void **state)
     pc_one(state);
     memset(ram, 0, sizeof(ram));
     memcpy(guest.config.mac, "\x02\0\0\0\0\x10", 6);
-    wire_full = false;
+    wire_full = attended = false;
     network = true;
     announced = sent_count = 0;
     make_nic();
@@ -215,6 +229,29 @@ static void transmit(u16 head)
     assert_int_equal(drv_take(TX, &written), head);
     assert_int_equal(written, 0);
     assert_int_equal(drv_interrupt(), TX_INTERRUPT);
+}
+
+static int deliver(struct nic_frame f, u32 bytes)
+{
+    f.bytes = bytes;
+    f.pbuf = frame_alloc(bytes);
+    for (u32 i = 0; i < bytes; i++)
+        ((u8 *)f.pbuf->payload)[i] = (u8)(i * 5 + i / 256);
+    ((u8 *)f.pbuf->payload)[14] = 0x45;
+    ram_watch();
+    int r = port->ops->deliver(port, &f);
+    port->ops->flush(port);
+    ram_watched();
+    pbuf_free(f.pbuf);
+    return r;
+}
+
+static void post(u32 count, u32 bytes)
+{
+    for (u32 i = 0; i < count; i++)
+        drv_add_one(RX, DATA + i * 0x1000, bytes, D_WRITE);
+    drv_kick(RX);
+    run_net();
 }
 
 static void test_config(void **state)
@@ -289,8 +326,11 @@ static void test_a_full_wire_loses_nothing(void **state)
     run_net();
     assert_int_equal(drv_take(TX, NULL), head); // it is ours now
     assert_int_equal(drv_take(TX, NULL), -1);   // and this one waits in its queue
+    assert_false(drv_asked(TX, 1));             // without a kick
     wire_full = false;
     port->ops->send(port);
+    run_net();
+    assert_true(drv_asked(TX, 1));
     assert_int_equal(sent_count, 2);
     assert_true(drv_take(TX, NULL) >= 0);
     assert_int_equal(sent.bytes, 201);
@@ -306,30 +346,147 @@ static void test_a_full_wire_loses_nothing(void **state)
     d->ops->resume(d);
 }
 
-// ---- Reception ---------------------------------------------------------------------------------
+static struct header plain;
 
-static int deliver(struct nic_frame f, u32 bytes)
+static void test_no_kicks_while_it_is_awake(void **state)
 {
-    f.bytes = bytes;
-    f.pbuf = frame_alloc(bytes);
-    for (u32 i = 0; i < bytes; i++)
-        ((u8 *)f.pbuf->payload)[i] = (u8)(i * 5 + i / 256);
-    ((u8 *)f.pbuf->payload)[14] = 0x45;
-    ram_watch();
-    int r = port->ops->deliver(port, &f);
-    port->ops->flush(port);
-    ram_watched();
-    pbuf_free(f.pbuf);
-    return r;
+    (void)state;
+    static const u64 features[] = {0, VIRTIO_F_EVENT_IDX};
+    for (u32 f = 0; f < ARRAY_SIZE(features); f++) {
+        start(ALL | features[f]);
+        post(1, 2048);
+        u16 *index = ram16(drv_avail_at(TX) + 2);
+        sent_count = 0;
+        assert_true((add_frame(&plain, 60, 60), drv_asked(TX, 0)));
+        drv_kick(TX);
+        posted->fn(posted);
+        posted = NULL;
+        for (u32 i = 1; i < 10; i++) { // it looks again and again, and has found it empty each time
+            assert_false((add_frame(&plain, 60, 60), drv_asked(TX, (u16)(*index - 1))));
+            port->ops->send(port);
+            assert_int_equal(sent_count, 1 + i);
+        }
+        add_frame(&plain, 60, 60); // and this one it finds as it goes to sleep
+        run_net();
+        assert_int_equal(sent_count, 11);
+        assert_true((add_frame(&plain, 60, 60), drv_asked(TX, (u16)(*index - 1))));
+        drv_kick(TX);
+        run_net();
+        assert_int_equal(sent_count, 12);
+        assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), 0);
+        assert_false((add_frame(&plain, 60, 60), drv_asked(TX, (u16)(*index - 1)))); // the answer
+        run_net();
+        assert_int_equal(sent_count, 13);
+        while (drv_interrupt() >= 0)
+            ;
+        reg_out(0x14, 1, 0);
+    }
 }
 
-static void post(u32 count, u32 bytes)
+static u32 looks_left;
+static bool kick_follows; // as soon as the device is not locked
+
+static void add_at_a_look(void)
 {
-    for (u32 i = 0; i < count; i++)
-        drv_add_one(RX, DATA + i * 0x1000, bytes, D_WRITE);
-    drv_kick(RX);
+    u16 old = *ram16(drv_avail_at(TX) + 2);
+    if (!looks_left || --looks_left)
+        return;
+    add_frame(&plain, 60, 60);
+    kick_follows = drv_asked(TX, old);
+}
+
+// A frame that the driver adds at any moment, and kicks for if it is asked to, is sent.
+static void test_no_frame_is_left_behind(void **state)
+{
+    (void)state;
+    static const u64 features[] = {0, VIRTIO_F_EVENT_IDX};
+    for (u32 f = 0; f < ARRAY_SIZE(features); f++)
+        for (u32 when = 1;; when++) {
+            start(ALL | features[f]);
+            sent_count = 0;
+            add_frame(&plain, 60, 60);
+            drv_kick(TX);
+            looks_left = when;
+            kick_follows = false;
+            ram_meanwhile = add_at_a_look;
+            run_net();
+            ram_meanwhile = NULL;
+            if (kick_follows)
+                drv_kick(TX);
+            run_net();
+            bool done = looks_left; // it slept before that
+            assert_int_equal(sent_count, done ? 1 : 2);
+            while (drv_interrupt() >= 0)
+                ;
+            reg_out(0x14, 1, 0);
+            if (!done)
+                continue;
+            assert_true(when > 5);
+            break;
+        }
+}
+
+// The driver is told once of frames sent, on the look after, unless it has seen that by itself.
+static void test_says_later_what_is_sent(void **state)
+{
+    (void)state;
+    start(ALL | VIRTIO_F_EVENT_IDX);
+    post(1, 2048);
+    add_frame(&plain, 60, 60);
+    drv_kick(TX);
+    posted->fn(posted);
+    posted = NULL;
+    assert_int_equal(drv_used_index(TX), 1);
+    assert_int_equal(drv_interrupt(), -1);
+    port->ops->send(port);
+    assert_int_equal(drv_interrupt(), TX_INTERRUPT);
+    assert_true(drv_take(TX, NULL) >= 0);
+    add_frame(&plain, 60, 60);
+    port->ops->send(port);
+    assert_int_equal(deliver((struct nic_frame){.pbuf = NULL}, 60), 0);
+    assert_int_equal(drv_interrupt(), RX_INTERRUPT);
+    assert_true(drv_take(TX, NULL) >= 0); // as Linux does when it receives
     run_net();
+    assert_int_equal(drv_interrupt(), -1);
+    add_frame(&plain, 60, 60); // when it sleeps all is told
+    drv_kick(TX);
+    run_net();
+    assert_int_equal(drv_interrupt(), TX_INTERRUPT);
 }
+
+// A move in the middle of a stream: each frame is sent once, here or there.
+static void test_moves_while_it_sends(void **state)
+{
+    (void)state;
+    static const u64 features[] = {0, VIRTIO_F_EVENT_IDX};
+    for (u32 f = 0; f < ARRAY_SIZE(features); f++) {
+        start(ALL | features[f]);
+        sent_count = 0;
+        add_frame(&plain, 60, 60);
+        drv_kick(TX);
+        posted->fn(posted); // and it is not told yet
+        posted = NULL;
+        add_frame(&plain, 61, 61); // without a kick
+        struct device *d = dev("virtio-net");
+        d->ops->pause(d);
+        assert_int_equal(drv_interrupt(), TX_INTERRUPT);
+        port->ops->send(port); // awake still, but what is left goes where the guest goes
+        run_net();
+        assert_int_equal(sent_count, 1);
+        d->ops->resume(d);
+        drv_move(d, make_nic);
+        attended = false;
+        run_net();
+        assert_int_equal(sent_count, 2);
+        assert_int_equal(sent.bytes, 61);
+        assert_true((add_frame(&plain, 60, 60), drv_asked(TX, 2)));
+        while (drv_interrupt() >= 0)
+            ;
+        reg_out(0x14, 1, 0);
+    }
+}
+
+// ---- Reception ---------------------------------------------------------------------------------
 
 static const struct header *received(void)
 {
@@ -462,6 +619,10 @@ int main(void)
         TEST(sends),
         TEST(sends_what_is_left_to_do),
         TEST(a_full_wire_loses_nothing),
+        TEST(no_kicks_while_it_is_awake),
+        TEST(no_frame_is_left_behind),
+        TEST(says_later_what_is_sent),
+        TEST(moves_while_it_sends),
         TEST(receives_into_many_buffers),
         TEST(receives_into_one_buffer_alone),
         TEST(tells_what_is_left_to_do),

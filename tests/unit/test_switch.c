@@ -551,6 +551,54 @@ static void test_frames_for_a_guest_that_left(void **state)
     assert_int_equal(got(2), 1);
 }
 
+static void test_ports_are_attended_to_until_it_rests(void **state)
+{
+    (void)state;
+    add_guest(0, 0, 1);
+    add_guest(1, 0, 1);
+    switch_attended();
+    switch_rest();
+    assert_int_equal(guest[0].sends + guest[0].rests, 0);
+    switch_attend(&guest[0].port);
+    switch_attended();
+    switch_attended();
+    assert_int_equal(guest[0].sends, 2);
+    switch_rest();
+    switch_rest();
+    switch_attended();
+    assert_int_equal(guest[0].sends, 2);
+    assert_int_equal(guest[0].rests, 1);
+    switch_attend(&guest[0].port);
+    wire_full = true;
+    assert_int_equal(send_frame(0, outside, 60), E_BUSY);
+    switch_attended(); // it is called when there is room
+    assert_int_equal(guest[0].sends, 2);
+    switch_rest();
+    assert_int_equal(guest[0].rests, 2);
+    wire_full = false;
+    switch_retry(hosts_turn);
+    assert_int_equal(guest[0].sends, 3);
+    switch_attended(); // it never rested
+    assert_int_equal(guest[0].sends, 4);
+    switch_rest();
+    switch_rest();
+    assert_int_equal(guest[0].rests, 3);
+    assert_int_equal(guest[1].sends + guest[1].rests, 0);
+}
+
+static void test_what_moved_is_counted(void **state)
+{
+    (void)state;
+    add_guest(0, 0, 1);
+    add_guest(1, 0, 1);
+    switch_moved();
+    assert_int_equal(send_frame(0, outside, 1000), 0);
+    assert_int_equal(switch_moved(), 1000 + SWITCH_FRAME_BYTES);
+    assert_int_equal(send_frame(0, guest[1].port.mac, 60), 0); // to it as well
+    assert_int_equal(switch_moved(), 2 * (60 + SWITCH_FRAME_BYTES));
+    assert_int_equal(switch_moved(), 0);
+}
+
 static void run_for(u64 ms)
 {
     for (u64 i = 0; i < ms; i++) {
@@ -600,6 +648,8 @@ int main(void)
         TEST(what_waits_for_one_guest_leaves_room_for_another),
         TEST(guest_and_host_share_a_full_wire),
         TEST(a_full_wire_makes_the_guest_wait),
+        TEST(ports_are_attended_to_until_it_rests),
+        TEST(what_moved_is_counted),
         TEST(stations_behind_a_guest_are_learned),
         TEST(segments_are_cut_for_who_cannot),
         TEST(a_tagged_segment_is_cut_and_summed),
