@@ -154,7 +154,7 @@ format:
 	clang-format -i $(OUR_C)
 
 format-check:
-	clang-format --dry-run -Werror $(OUR_C)
+	@clang-format --dry-run -Werror $(OUR_C)
 
 clean:
 	rm -rf build build-debug
