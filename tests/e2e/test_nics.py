@@ -9,6 +9,7 @@ from frames import send_malformed
 from harness import moves
 from harness.machine import qemu_has_device
 from harness.pair import Group, bare, wait_beats
+from harness.traffic import wait_ping
 
 # QEMU's device: the driver, and the interrupt it is to get.
 NICS = {
@@ -89,6 +90,8 @@ def test_a_guest_moves_there_and_back(hosts):
 def test_malformed_frames_do_no_harm(hosts):
     """At the end: half-open connections keep others out for a while."""
     alpha = hosts["alpha"]
+    wait_ping(alpha.address, 20)
     send_malformed("br0", alpha.machine.mac, alpha.address, alpha.address6, 10_000, seed=2)
+    wait_ping(alpha.address, 20)  # the last of the flood is before it in the queues
     ping(alpha.address)
     assert alpha.ok("stats")[0]["rx_frames"] > 5000
