@@ -330,10 +330,10 @@ static bool starts(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-// Waits up to 8 s of real time for a host's guest to be in a state.
+// Waits up to 30 s of real time for a host's guest to be in a state.
 static void await(u32 n, const char *state)
 {
-    for (u32 i = 0; i < 800; i++) {
+    for (u32 i = 0; i < 3000; i++) {
         if (starts(ask(n, "state"), state))
             return;
         usleep(10000);
@@ -344,7 +344,7 @@ static void await(u32 n, const char *state)
 // By the fault that was set there.
 static void await_stall(u32 n)
 {
-    for (u32 i = 0; i < 800; i++) {
+    for (u32 i = 0; i < 3000; i++) {
         if (starts(ask(n, "stalled"), "1"))
             return;
         usleep(10000);
@@ -354,7 +354,7 @@ static void await_stall(u32 n)
 
 static void await_job(u32 n, const char *phase)
 {
-    for (u32 i = 0; i < 800; i++) {
+    for (u32 i = 0; i < 3000; i++) {
         if (starts(ask(n, "job"), phase))
             return;
         usleep(10000);

@@ -371,7 +371,7 @@ static void test_destination_dies_early(void **state)
 // What host n says of the guest, as soon as it has heard of the other's restart.
 static void await_says(u32 n, const char *what)
 {
-    for (u32 i = 0; i < 800; i++) {
+    for (u32 i = 0; i < 3000; i++) {
         if (strstr(ask(n, "state"), what))
             return;
         usleep(10000);

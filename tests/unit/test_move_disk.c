@@ -259,7 +259,7 @@ static bool has_nothing(u32 n)
 static void assert_one_copy(void)
 {
     u32 n = 2;
-    for (u32 i = 0; i < 800 && n == 2; i++, usleep(10000))
+    for (u32 i = 0; i < 3000 && n == 2; i++, usleep(10000))
         n = owns(0) && has_nothing(1) ? 0 : owns(1) && has_nothing(0) ? 1 : 2;
     if (n == 2) {
         char one[200];
