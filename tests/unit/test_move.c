@@ -531,11 +531,13 @@ static void test_unrecorded(void **state)
     move(0);
     assert_says("the move cannot be recorded");
     assert_runs(0);
+    await(1, "none");
     ask(0, "records 1");
     ask(1, "records 2");
     move(0);
     assert_says("refused by bravo: datastore: the move cannot be recorded");
     assert_runs(0);
+    await(1, "none");
     ask(1, "records 1");
 
     ask(0, "fault stall-at-offer");
