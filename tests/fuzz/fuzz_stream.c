@@ -69,10 +69,6 @@ void thread_yield(void)
 {
 }
 
-void thread_yield_if_needed(void)
-{
-}
-
 u64 thread_cpu_ns(void)
 {
     return time_ns();
@@ -110,16 +106,6 @@ void mutex_unlock(struct mutex *m)
 bool mutex_held(const struct mutex *m)
 {
     return m->owner;
-}
-
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
 }
 
 void waitq_set_and_wake(struct waitq *q, volatile bool *flag)

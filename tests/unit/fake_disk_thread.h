@@ -67,16 +67,6 @@ bool waitq_commit(struct waitq *q, u64 deadline_ns)
     return true;
 }
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 void waitq_wake_all(struct waitq *q)
 {
     (void)q;

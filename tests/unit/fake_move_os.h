@@ -36,10 +36,6 @@ void thread_yield(void)
     sched_yield();
 }
 
-void thread_yield_if_needed(void)
-{
-}
-
 u64 thread_cpu_ns(void)
 {
     return time_ns();
@@ -114,16 +110,6 @@ bool mutex_held(const struct mutex *m)
     return m->owner == thread_current();
 }
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q;
@@ -169,21 +155,6 @@ void pages_free(u64 pa, u64 count)
 {
     (void)count;
     free((void *)(uintptr_t)pa);
-}
-
-void *kmalloc(size_t n)
-{
-    return malloc(n);
-}
-
-void *kzalloc(size_t n)
-{
-    return calloc(1, n);
-}
-
-void kfree(void *p)
-{
-    free(p);
 }
 
 void mem_get_stats(struct mem_stats *out)

@@ -31,11 +31,6 @@ void *kzalloc(size_t size)
     return calloc(1, size);
 }
 
-void kfree(void *p)
-{
-    free(p);
-}
-
 void mutex_lock(struct mutex *m)
 {
     assert_null(m->owner);

@@ -65,11 +65,6 @@ void *kmalloc(size_t bytes)
     return malloc(bytes);
 }
 
-void kfree(void *p)
-{
-    free(p);
-}
-
 void log_write(enum log_level level, const char *area, const char *fmt, ...)
 {
     (void)level, (void)area, (void)fmt;

@@ -76,10 +76,6 @@ void guest_log(enum log_level level, const struct guest *g, const char *fmt, ...
     guest_logs++;
 }
 
-void thread_yield_if_needed(void)
-{
-}
-
 // ---- Registers ---------------------------------------------------------------------------------
 
 static u32 drv_slot;

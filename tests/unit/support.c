@@ -72,3 +72,34 @@ __attribute__((weak)) void mem_account(enum mem_use use, s64 delta_bytes)
 {
     (void)use, (void)delta_bytes;
 }
+
+// ---- Memory, and one thread that need not wait -------------------------------------------------
+
+__attribute__((weak)) void *kmalloc(size_t n)
+{
+    return malloc(n);
+}
+
+__attribute__((weak)) void *kzalloc(size_t n)
+{
+    return calloc(1, n);
+}
+
+__attribute__((weak)) void kfree(void *p)
+{
+    free(p);
+}
+
+__attribute__((weak)) void thread_yield_if_needed(void)
+{
+}
+
+__attribute__((weak)) void waitq_prepare(struct waitq *q)
+{
+    (void)q;
+}
+
+__attribute__((weak)) void waitq_cancel(struct waitq *q)
+{
+    (void)q;
+}

@@ -55,16 +55,6 @@ static const struct block_ops disk_ops = {"test", disk_submit};
 static const struct block_ops other_ops = {"other", disk_submit};
 static struct block_device disk;
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q, (void)deadline_ns;

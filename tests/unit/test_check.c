@@ -70,16 +70,6 @@ void pages_free(u64 pa, u64 count)
     (void)pa, (void)count;
 }
 
-void *kzalloc(size_t n)
-{
-    return calloc(1, n);
-}
-
-void kfree(void *p)
-{
-    free(p);
-}
-
 void mutex_lock(struct mutex *m)
 {
     (void)m;

@@ -59,35 +59,6 @@ void log_write(enum log_level level, const char *area, const char *fmt, ...)
     (void)level, (void)area, (void)fmt;
 }
 
-void thread_yield_if_needed(void)
-{
-}
-
-void *kmalloc(size_t n)
-{
-    return malloc(n);
-}
-
-void *kzalloc(size_t n)
-{
-    return calloc(1, n);
-}
-
-void kfree(void *p)
-{
-    free(p);
-}
-
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q, (void)deadline_ns;

@@ -149,16 +149,6 @@ void log_write(enum log_level level, const char *area, const char *fmt, ...)
     }
 }
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q, (void)deadline_ns;

@@ -54,25 +54,6 @@ void *kzalloc(size_t size)
     return calloc(1, size);
 }
 
-void kfree(void *p)
-{
-    free(p);
-}
-
-void thread_yield_if_needed(void)
-{
-}
-
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q, (void)deadline_ns;

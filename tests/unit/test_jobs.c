@@ -31,11 +31,6 @@ void mutex_unlock(struct mutex *m)
     m->owner = NULL;
 }
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
 bool waitq_commit(struct waitq *q, u64 deadline_ns)
 {
     (void)q;

@@ -80,10 +80,6 @@ void spin_unlock(struct spinlock *l)
     l->locked = 0;
 }
 
-void thread_yield_if_needed(void)
-{
-}
-
 static void flush(struct guest *g)
 {
     (void)g;

@@ -42,11 +42,6 @@ void *kmalloc(size_t bytes)
     return malloc(bytes);
 }
 
-void kfree(void *p)
-{
-    free(p);
-}
-
 void log_write(enum log_level level, const char *area, const char *fmt, ...)
 {
     (void)area;

@@ -50,16 +50,6 @@ bool waitq_commit(struct waitq *q, u64 deadline_ns)
     return false;
 }
 
-void waitq_prepare(struct waitq *q)
-{
-    (void)q;
-}
-
-void waitq_cancel(struct waitq *q)
-{
-    (void)q;
-}
-
 void waitq_set_and_wake(struct waitq *q, volatile bool *flag)
 {
     (void)q;
