@@ -9,7 +9,7 @@ void idle_loop(void *arg)
     (void)arg;
     for (;;) {
         irq_disable();
-        if (!thread_others_ready() && !sched_pull())
+        if (!thread_others_ready() && !balance_pull())
             cpu_idle(); // turns interrupts on and halts in one step: no wake is lost
         irq_enable();
         thread_yield();

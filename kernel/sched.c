@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The scheduler: one run queue a CPU, ordered by CPU time used, so that a guest and the threads
 // that move it share the CPU evenly and a thread that mostly waits runs soon after it is woken.
-// Movable threads change queues while they are ready: to an idle CPU at once, and to one whose
-// running thread is ahead of them, so that all CPUs' threads get on evenly. CPU time used is
-// therefore counted on one scale for all queues. Nobody holds two queues' locks.
+// Movable threads change queues while they are ready (balance.c), so CPU time used is counted on
+// one scale for all queues. Nobody holds two queues' locks.
 #include "kernel/sched.h"
 
 #include "arch/x86/cpu.h"
@@ -14,10 +13,6 @@
 // How far behind the others a thread that slept is put, so that it runs soon: more than the
 // granularity, and no more than a slice, so that sleeping cannot save up CPU time.
 #define WAKE_CREDIT_NS (NS_PER_MS)
-// A ready thread this far behind what runs on another CPU changes to that CPU, which looks for it
-// that often.
-#define PULL_NS    (5 * NS_PER_MS)
-#define BALANCE_NS (10 * NS_PER_MS)
 // Design rule 2: nothing keeps the CPU longer than this without offering it.
 #define SLICE_LIMIT_NS (NS_PER_MS)
 
@@ -25,11 +20,14 @@ static struct run_queue queues[MAX_CPUS];
 static void (*vcpu_put_hook)(struct vcpu *v);
 static void (*vcpu_load_hook)(struct vcpu *v);
 static void (*vcpu_ask_hook)(struct vcpu *v);
-static u64 breaches;  // by all threads, ended ones too
-static u64 idle_mask; // CPUs that run their idle threads; atomic
-static u64 kept_off;  // CPUs that movable threads keep off; written before there are any
+static u64 breaches; // by all threads, ended ones too
 
 #define LEAD_IDLE (-(s64)(1ull << 62))
+
+struct run_queue *sched_queue(u32 cpu)
+{
+    return &queues[cpu];
+}
 
 static struct run_queue *this_queue(void)
 {
@@ -42,23 +40,6 @@ void thread_set_vcpu_hooks(void (*put)(struct vcpu *v), void (*load)(struct vcpu
     vcpu_put_hook = put;
     vcpu_load_hook = load;
     vcpu_ask_hook = ask;
-}
-
-void thread_keep_off(u64 cpus)
-{
-    kept_off = cpus;
-}
-
-// CPUs for movable threads.
-static u64 movable_cpus(void)
-{
-    u64 all = ~0ull >> (64 - cpu_count);
-    return all & ~kept_off ? all & ~kept_off : all;
-}
-
-static bool for_movable(u32 cpu)
-{
-    return movable_cpus() >> cpu & 1;
 }
 
 // The queue a thread belongs to, locked: a ready thread may change queues meanwhile.
@@ -75,7 +56,7 @@ static struct run_queue *lock_queue_of(struct thread *t, u64 *flags)
 }
 
 // Equal ones queue behind each other.
-static void enqueue(struct run_queue *rq, struct thread *t)
+void sched_enqueue(struct run_queue *rq, struct thread *t)
 {
     assert_held(&rq->lock);
     struct thread **at = &rq->ready;
@@ -86,11 +67,6 @@ static void enqueue(struct run_queue *rq, struct thread *t)
     t->run_next = *at;
     *at = t;
     t->state = THREAD_READY;
-}
-
-static bool is_idle(u32 cpu)
-{
-    return __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) >> cpu & 1;
 }
 
 // How far a CPU's threads have got, the one that runs included.
@@ -107,8 +83,8 @@ static u64 reached(const struct run_queue *rq, u64 now)
 static u64 frontier(const struct thread *t, u64 now)
 {
     u64 cpus = BIT(t->cpu), most = 0;
-    if ((t->flags & THREAD_MOVABLE) || (is_idle(t->cpu) && for_movable(t->cpu)))
-        cpus |= movable_cpus();
+    if ((t->flags & THREAD_MOVABLE) || (balance_is_idle(t->cpu) && balance_may_move_to(t->cpu)))
+        cpus |= balance_movable_cpus();
     for (u32 i = 0; i < cpu_count; i++)
         if (cpus >> i & 1)
             most = MAX(most, reached(&queues[i], now));
@@ -138,11 +114,6 @@ static struct thread *dequeue(struct run_queue *rq, u64 now)
         return rq->idle;
     }
     return t;
-}
-
-static u64 vruntime_now(const struct thread *t, u64 now)
-{
-    return t->vruntime + (now - t->switched_in_ns);
 }
 
 static void ask_to_yield(const struct thread *running)
@@ -178,27 +149,6 @@ static void arm_slice(struct run_queue *rq, struct thread *running, u64 now)
         ask_to_yield(running);
 }
 
-// A movable thread waits behind another: an idle CPU may take it. The fence orders the queue's
-// entry, whose lock is still held, before the look at the mask; an idle CPU says so first and then
-// looks at the queues.
-static void offer_to_idle(void)
-{
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    u64 idle = __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) & movable_cpus();
-    idle &= ~BIT(this_cpu()->index);
-    if (idle)
-        cpu_kick((u32)__builtin_ctzll(idle));
-}
-
-// Where a thread that wakes is to run: where it was, unless only another CPU is idle.
-static u32 choose_cpu(const struct thread *t)
-{
-    u64 idle = __atomic_load_n(&idle_mask, __ATOMIC_RELAXED) & movable_cpus();
-    if (!(t->flags & THREAD_MOVABLE) || !idle || (idle >> t->cpu & 1))
-        return t->cpu;
-    return (u32)__builtin_ctzll(idle);
-}
-
 // Puts a thread that does not run and is in no queue into that of its CPU. Queue lock held.
 static void make_ready(struct run_queue *rq, struct thread *t)
 {
@@ -208,13 +158,13 @@ static void make_ready(struct run_queue *rq, struct thread *t)
     if (rq->patient == t)
         rq->patient = NULL;
     level(t, now);
-    enqueue(rq, t);
+    sched_enqueue(rq, t);
     if (t->cpu != this_cpu()->index)
         cpu_kick(t->cpu);
     else if (running)
         arm_slice(rq, running, now);
-    if ((t->flags & THREAD_MOVABLE) && !is_idle(t->cpu))
-        offer_to_idle();
+    if ((t->flags & THREAD_MOVABLE) && !balance_is_idle(t->cpu))
+        balance_offer();
 }
 
 // As make_ready, with a choice of the CPU; the lock is given back. Between the two locks the thread
@@ -223,7 +173,7 @@ static void place(struct run_queue *rq, struct thread *t, u64 flags)
 {
     assert_held(&rq->lock);
     t->ready_since_ns = time_ns();
-    u32 cpu = choose_cpu(t);
+    u32 cpu = balance_choose_cpu(t);
     if (cpu != t->cpu) {
         t->state = THREAD_READY;
         __atomic_store_n(&t->cpu, cpu, __ATOMIC_RELEASE);
@@ -238,9 +188,9 @@ static void place(struct run_queue *rq, struct thread *t, u64 flags)
 void sched_add(struct thread *t)
 {
     static u32 turn; // a hint: where the last one went
-    if ((t->flags & THREAD_MOVABLE) && !is_idle(t->cpu))
+    if ((t->flags & THREAD_MOVABLE) && !balance_is_idle(t->cpu))
         t->cpu = ++turn % cpu_count;
-    while ((t->flags & THREAD_MOVABLE) && !for_movable(t->cpu))
+    while ((t->flags & THREAD_MOVABLE) && !balance_may_move_to(t->cpu))
         t->cpu = ++turn % cpu_count;
     u64 flags;
     struct run_queue *rq = lock_queue_of(t, &flags);
@@ -267,62 +217,6 @@ void sched_kicked(void)
     u64 flags = spin_lock_irqsave(&rq->lock);
     arm_slice(rq, running, time_ns());
     spin_unlock_irqrestore(&rq->lock, flags);
-}
-
-// Takes the movable ready thread that is furthest behind out of a queue, if it is behind `limit`.
-static struct thread *steal(struct run_queue *from, u64 limit)
-{
-    if (!__atomic_load_n(&from->ready, __ATOMIC_RELAXED))
-        return NULL;
-    u64 flags = spin_lock_irqsave(&from->lock);
-    struct thread **at = &from->ready, *t = NULL;
-    while (*at && !((*at)->flags & THREAD_MOVABLE))
-        at = &(*at)->run_next;
-    if (*at && (*at)->vruntime < limit) {
-        t = *at;
-        *at = t->run_next;
-        t->run_next = NULL;
-        __atomic_store_n(&t->cpu, this_cpu()->index, __ATOMIC_RELEASE);
-    }
-    spin_unlock_irqrestore(&from->lock, flags);
-    return t;
-}
-
-// Brings one thread from another CPU's queue to this one's. Returns whether there was one.
-static bool pull(u64 limit)
-{
-    u32 here = this_cpu()->index;
-    if (!for_movable(here))
-        return false;
-    for (u32 i = 1; i < cpu_count; i++) {
-        struct thread *t = steal(&queues[(here + i) % cpu_count], limit);
-        if (!t)
-            continue;
-        struct run_queue *rq = this_queue();
-        u64 flags = spin_lock_irqsave(&rq->lock);
-        enqueue(rq, t);
-        spin_unlock_irqrestore(&rq->lock, flags);
-        return true;
-    }
-    return false;
-}
-
-bool sched_pull(void)
-{
-    return cpu_count > 1 && pull(~0ull);
-}
-
-// Others' threads that wait although they are behind the one that runs here.
-static void balance(struct thread *running)
-{
-    struct run_queue *rq = this_queue();
-    u64 now = time_ns();
-    if (cpu_count == 1 || now < rq->next_balance_ns)
-        return;
-    rq->next_balance_ns = now + BALANCE_NS;
-    u64 used = vruntime_now(running, now);
-    if (used > PULL_NS)
-        pull(used - PULL_NS);
 }
 
 // Debug builds: how long did this thread keep the CPU without offering it? A guest runs as long as
@@ -389,13 +283,9 @@ static void note_waited(struct run_queue *rq, struct thread *t, u64 now)
 
 static void note_running(struct run_queue *rq, const struct thread *t)
 {
-    u64 bit = BIT(this_cpu()->index);
     s64 lead = t->idle ? LEAD_IDLE : (s64)(t->vruntime - t->switched_in_ns);
     __atomic_store_n(&rq->lead, lead, __ATOMIC_RELAXED);
-    if (t->idle)
-        __atomic_fetch_or(&idle_mask, bit, __ATOMIC_SEQ_CST);
-    else if (idle_mask & bit)
-        __atomic_fetch_and(&idle_mask, ~bit, __ATOMIC_SEQ_CST);
+    balance_note_idle(t->idle);
 }
 
 // Gives the CPU to the best ready thread; the caller has set the current one's new state and holds
@@ -411,7 +301,7 @@ static void switch_away(struct run_queue *rq)
     account(rq, prev, now);
     if (prev->state == THREAD_READY && !prev->idle) {
         prev->ready_since_ns = now;
-        enqueue(rq, prev);
+        sched_enqueue(rq, prev);
     }
     struct thread *next = dequeue(rq, now);
     note_waited(rq, next, now);
@@ -422,7 +312,7 @@ static void switch_away(struct run_queue *rq)
     if (next == prev)
         return;
     if (prev->state == THREAD_READY && (prev->flags & THREAD_MOVABLE))
-        offer_to_idle();
+        balance_offer();
     depart(prev);
     cpu->current = next;
     arch_switch(&prev->sp, next->sp);
@@ -618,7 +508,7 @@ void thread_yield_to_all(void)
 
 void thread_yield_if_needed(void)
 {
-    balance(thread_current());
+    balance_look(thread_current());
     if (thread_need_resched()) {
         sched_yield_to_others(false);
         return;

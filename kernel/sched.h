@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Inside the scheduler: struct thread and the run queue, shared by sched.c, thread.c and waitq.c.
+// Inside the scheduler: struct thread and the run queue, shared by sched.c, balance.c, thread.c and
+// waitq.c.
 #ifndef SKIFF_KERNEL_SCHED_H
 #define SKIFF_KERNEL_SCHED_H
 
@@ -62,10 +63,18 @@ struct run_queue {
     u64 waiting_since;      // another waits for the CPU since then; lock
 };
 
+// That CPU's.
+struct run_queue *sched_queue(u32 cpu);
+// A ready thread, in its place; the queue's lock is held.
+void sched_enqueue(struct run_queue *rq, struct thread *t);
+static inline u64 vruntime_now(const struct thread *t, u64 now)
+{
+    return t->vruntime + (now - t->switched_in_ns);
+}
+
 void sched_init_cpu(struct thread *current, struct thread *idle);
 void sched_add(struct thread *t); // a new thread becomes ready
 void sched_kicked(void);          // interrupt context: another CPU has put something into our queue
-bool sched_pull(void);            // takes a ready thread from another CPU's queue, if there is one
 void sched_wake(struct thread *t);           // remembered when it has not blocked yet
 bool sched_block(u64 deadline_ns);           // until sched_wake (true) or the deadline (false)
 bool sched_block_patiently(u64 deadline_ns); // or until the CPU would be idle (false)
@@ -75,5 +84,18 @@ struct thread *sched_reap(void); // one dead thread whose stack may be freed, or
 void sched_get_times(struct thread *t, struct thread_info *out); // a living thread's
 void sched_finish_switch(void); // first thing a new thread does: completes the switch to it
 void idle_loop(void *arg) __attribute__((noreturn));
+
+// balance.c
+#define BALANCE_NS (10 * NS_PER_MS) // how often a busy CPU looks at the others' queues
+u64 balance_movable_cpus(void);     // CPUs for movable threads
+bool balance_may_move_to(u32 cpu);
+void balance_note_idle(bool idle); // whether this CPU is
+bool balance_is_idle(u32 cpu);
+void balance_offer(void); // a movable thread waits behind another here
+// Where a thread that wakes is to run: where it was, unless only another CPU is idle.
+u32 balance_choose_cpu(const struct thread *t);
+bool balance_pull(void); // takes a ready thread from another CPU's queue, if there is one
+// Now and then: others' threads that wait although they are behind the one that runs here.
+void balance_look(struct thread *running);
 
 #endif

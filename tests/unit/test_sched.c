@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Threads on real stacks: the scheduler, wait queues and mutexes, with interrupts made by hand.
 
-// sources: kernel/sched.c kernel/thread.c kernel/waitq.c kernel/mutex.c arch/x86/switch.S
+// sources: kernel/sched.c kernel/balance.c kernel/thread.c kernel/waitq.c kernel/mutex.c arch/x86/switch.S
 #include "tests/unit/unit.h"
 
 #include "kernel/lib.h"
@@ -639,10 +639,10 @@ static void test_a_cpu_takes_what_waits_on_another(void **state)
     thread_create("p", note_cpu, "p", 0);
     become(&second_cpu);
     assert_true(thread_others_ready());
-    assert_false(sched_pull()); // what waits on the boot CPU must stay there
+    assert_false(balance_pull()); // what waits on the boot CPU must stay there
     become(&fake_cpu_block);
-    assert_true(sched_pull());
-    assert_false(sched_pull());
+    assert_true(balance_pull());
+    assert_false(balance_pull());
     thread_sleep_ns(1);
     assert_string_equal(trace, "p0m000");
     stop_second_cpu(idle);
@@ -658,7 +658,7 @@ static void test_movable_threads_keep_off_a_cpu(void **state)
     thread_create("n", note_cpu, "n", THREAD_MOVABLE);
     assert_int_equal(kicks[1], 0);
     become(&second_cpu);
-    assert_false(sched_pull());
+    assert_false(balance_pull());
     become(&fake_cpu_block);
     thread_sleep_ns(1);
     assert_string_equal(trace, "m0n000");
@@ -666,7 +666,7 @@ static void test_movable_threads_keep_off_a_cpu(void **state)
     trace[0] = 0;
     thread_create("m", note_cpu, "m", THREAD_MOVABLE);
     thread_create("n", note_cpu, "n", THREAD_MOVABLE);
-    assert_false(sched_pull());
+    assert_false(balance_pull());
     thread_sleep_ns(1);
     assert_string_equal(trace, "");
     become(&second_cpu);
