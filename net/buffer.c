@@ -11,7 +11,7 @@
 
 struct nic_pool {
     struct nic_buffer *free;
-    u32 free_count, bytes; // of one buffer
+    u32 bytes; // of one buffer
 };
 static struct nic_pool nic_pool, frame_pool;
 
@@ -20,7 +20,6 @@ static void put(struct nic_buffer *b)
     struct nic_pool *p = b->pool;
     b->next = p->free;
     p->free = b;
-    p->free_count++;
 }
 
 static u64 pools_bytes;
@@ -73,10 +72,8 @@ static struct nic_buffer *get(struct nic_pool *p)
     if (!p->free)
         free_out_of_order(p);
     struct nic_buffer *b = p->free;
-    if (b) {
+    if (b)
         p->free = b->next;
-        p->free_count--;
-    }
     return b;
 }
 
@@ -88,11 +85,6 @@ struct nic_buffer *nic_buffer_get(void)
 void nic_buffer_put(struct nic_buffer *b)
 {
     put(b);
-}
-
-u32 nic_buffers_free(void)
-{
-    return nic_pool.free_count;
 }
 
 static void pbuf_done(struct pbuf *p)

@@ -29,7 +29,6 @@ struct nic_buffer {
 int nic_buffers_init(u32 count, u32 bytes);
 struct nic_buffer *nic_buffer_get(void); // NULL: none is free
 void nic_buffer_put(struct nic_buffer *b);
-u32 nic_buffers_free(void);
 // Part of the buffer as a pbuf; pbuf_free puts the buffer back.
 struct pbuf *nic_buffer_pbuf(struct nic_buffer *b, u32 from, u32 bytes);
 

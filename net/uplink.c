@@ -23,11 +23,6 @@ void uplink_start(struct nic *n)
     nic = n;
 }
 
-u32 uplink_mtu(void)
-{
-    return nic->mtu;
-}
-
 // ---- What is received --------------------------------------------------------------------------
 
 static void set_filter(void)

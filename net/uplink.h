@@ -18,6 +18,5 @@ int uplink_send(struct nic_frame *f, u16 vlan);
 void uplink_set_filter(const u8 (*multicast)[6], u32 count);
 // From here on every frame on the wire is received: guests have addresses of their own.
 void uplink_receive_all(void);
-u32 uplink_mtu(void);
 
 #endif

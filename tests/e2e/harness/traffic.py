@@ -31,20 +31,13 @@ def wait_ping(target: str, timeout: float) -> None:
         assert time.monotonic() < deadline, f"no answer from {target} within {timeout:g} s"
 
 
-class Echo:
-    """One TCP connection to the guest's echo: a block every 10 ms, which must come back as it went."""
+class _Watched:
+    """A socket that a thread of its own watches, from entering to leaving."""
 
-    BLOCK = 512
-    PERIOD = 0.01
+    _socket: socket.socket
+    _stop = False
 
-    def __init__(self, address: str):
-        self._socket = socket.create_connection((address, ECHO_PORT), timeout=10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stop = False
-        self.stamps: list[float] = []  # of each block that has come back
-        self.error: str | None = None
-
-    def __enter__(self) -> "Echo":
+    def __enter__(self):
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
@@ -53,6 +46,19 @@ class Echo:
         self._stop = True
         self._thread.join()
         self._socket.close()
+
+
+class Echo(_Watched):
+    """One TCP connection to the guest's echo: a block every 10 ms, which must come back as it went."""
+
+    BLOCK = 512
+    PERIOD = 0.01
+
+    def __init__(self, address: str):
+        self._socket = socket.create_connection((address, ECHO_PORT), timeout=10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stamps: list[float] = []  # of each block that has come back
+        self.error: str | None = None
 
     def _block(self, number: int) -> bytes:
         return hashlib.sha256(str(number).encode()).digest() * (self.BLOCK // 32)
@@ -96,7 +102,7 @@ class Echo:
         assert self.error is None, self.error
 
 
-class Wire:
+class Wire(_Watched):
     """Every frame on an interface, with the time of its arrival."""
 
     def __init__(self, interface: str):
@@ -104,18 +110,7 @@ class Wire:
         self._socket.bind((interface, 0))
         self._socket.settimeout(0.1)
         self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        self._stop = False
         self.frames: list[tuple[float, bytes]] = []
-
-    def __enter__(self) -> "Wire":
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stop = True
-        self._thread.join()
-        self._socket.close()
 
     def _run(self) -> None:
         while not self._stop:
