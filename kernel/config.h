@@ -66,7 +66,7 @@ struct host_config {
     u16 port;               // migration service, default 7070
     u8 verify;              // enum verify_mode
     u32 hints_ms;           // how long a guest may be asked for its free pages, 0: not at all
-    u32 blackout_target_ms; // stop when the predicted blackout is below (default 100)
+    u32 blackout_target_ms; // no more rounds than pay once the prediction is below (default 100)
     u32 max_rounds;         // default 30
     u64 max_rate;           // bytes a second for pre-copy, 0 unlimited
     bool autostart_wait;    // design rule 17; default true

@@ -31,6 +31,16 @@ u64 policy_predict(const struct policy_input *in, u64 part_ns[BLACKOUT_PARTS])
     return total;
 }
 
+// Whether one more round is expected to be worth it. It takes as long as sending what is dirty, in
+// which as much gets dirty as in the same part of the last round. A guest that writes the same
+// pages over and over breaks this rule at once: what is dirty didn't fall, and that ends it.
+static bool worth_another_round(const struct policy_input *in, u64 pages_ns)
+{
+    u64 half = transfer_ns(in->dirty_pages / 2 * POLICY_PAGE_BYTES, in->rate_bytes_s);
+    return in->round < in->max_rounds && in->rounds_since_best == 0 &&
+           pages_ns + in->rtt_ns <= in->round_ns / 2 && half >= POLICY_WORTH_NS;
+}
+
 struct policy_result policy_decide(const struct policy_input *in)
 {
     struct policy_result r = {.verdict = POLICY_CONTINUE};
@@ -39,8 +49,11 @@ struct policy_result policy_decide(const struct policy_input *in)
     // part that depends on dirty pages.
     u64 floor = r.part_ns[BLACKOUT_VERIFY];
 
-    if (r.predicted_ns - floor <= in->target_ns || in->dirty_pages == 0)
+    if (in->dirty_pages == 0)
         r.verdict = POLICY_STOP_BLACKOUT;
+    else if (r.predicted_ns - floor <= in->target_ns)
+        r.verdict = worth_another_round(in, r.part_ns[BLACKOUT_PAGES]) ? POLICY_CONTINUE
+                                                                       : POLICY_STOP_BLACKOUT;
     else if (in->round >= in->max_rounds)
         r.verdict = POLICY_STOP_ROUNDS;
     else if (in->rounds_since_best >= POLICY_STALE_ROUNDS)

@@ -11,6 +11,9 @@
 #define POLICY_BATCH 16
 // Rounds without a new lowest count of dirty pages after which more rounds are pointless.
 #define POLICY_STALE_ROUNDS 8
+// A blackout within its target is shortened all the same while one more round is expected to halve
+// what is dirty and to take this much off it.
+#define POLICY_WORTH_NS (5 * NS_PER_MS)
 
 // What a blackout is made of, in the order of time.
 enum blackout_part {
@@ -27,6 +30,7 @@ const char *blackout_part_name(enum blackout_part p);
 struct policy_input {
     u32 round; // rounds sent so far (1: the first, over all of RAM)
     u32 max_rounds;
+    u64 round_ns;     // that the last round took, collecting what got dirty in it included
     u64 dirty_pages;  // to be sent if the guest stopped now
     u64 rate_bytes_s; // what the link and both hosts carry while the guest stands still, 0 unknown
     u64 state_bytes;  // vCPU and device state

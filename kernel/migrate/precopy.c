@@ -91,14 +91,13 @@ void precopy_throttle(struct move *m)
         thread_sleep_ns(MIN(due - time_ns(), 100 * NS_PER_MS));
 }
 
-static void show_progress(struct move *m)
+void precopy_show_progress(struct move *m, u64 bytes_left)
 {
     struct job_info *i = &m->job->info;
-    u64 elapsed = time_ns() - m->started_ns;
-    u64 bytes = m->s.conn->bytes_out;
-    i->rate_bytes_s = elapsed > NS_PER_MS ? bytes * 1000 / (elapsed / NS_PER_MS) : 0;
-    u64 left = (m->todo.count + dirty_log_pending(m->guest)) * POLICY_PAGE_BYTES;
-    i->eta_ms = i->rate_bytes_s ? left * 1000 / i->rate_bytes_s : 0;
+    u64 ms = (time_ns() - m->started_ns) / NS_PER_MS;
+    i->bytes_wire = m->s.conn->bytes_out + m->s.conn->bytes_in;
+    i->rate_bytes_s = ms ? m->precopy_bytes * 1000 / ms : 0;
+    i->eta_ms = i->rate_bytes_s ? bytes_left * 1000 / i->rate_bytes_s : 0;
 }
 
 int precopy_send(struct move *m, bool final)
@@ -120,7 +119,7 @@ int precopy_send(struct move *m, bool final)
         e = batch_send(m, &b);
         if (final || e)
             continue;
-        show_progress(m);
+        precopy_show_progress(m, (m->todo.count + dirty_log_pending(m->guest)) * POLICY_PAGE_BYTES);
         precopy_throttle(m);
         e = move_check(m);
         if (e == 0)
@@ -270,7 +269,7 @@ static u64 predict_verify_ns(struct move *m)
                : digests;
 }
 
-static struct policy_result decide(struct move *m)
+static struct policy_result decide(struct move *m, u64 round_start)
 {
     if (m->todo.count < m->best_dirty) {
         m->best_dirty = m->todo.count;
@@ -281,6 +280,7 @@ static struct policy_result decide(struct move *m)
     struct policy_input in = {
         .round = m->round,
         .max_rounds = migrate_cfg->max_rounds,
+        .round_ns = time_ns() - round_start,
         .dirty_pages = m->todo.count,
         .rate_bytes_s = MIN(m->rate, m->peer_rate),
         .state_bytes = m->state_bytes + disks_out_pending(m),
@@ -344,7 +344,7 @@ int precopy_run(struct move *m)
         if (e == 0)
             e = collect(m, start);
         if (e == 0)
-            r = decide(m);
+            r = decide(m, start);
     }
     u64 page_ns = (sent_ns - MIN(m->zero_ns, sent_ns)) / MAX(m->job->info.pages_sent, 1ull);
     m->job->info.send_page_ticks = page_ns * (host_tsc_hz / NS_PER_MS) / (NS_PER_SEC / NS_PER_MS);

@@ -28,8 +28,8 @@ struct move {
     struct disks_out disks;
     bool paused;
     u32 round;
-    u64 started_ns;    // of pre-copy
-    u64 precopy_bytes; // PAGES and BLOCKS payload sent since then, for max_rate
+    u64 started_ns;    // of the phase that sends: first the disks', then pre-copy
+    u64 precopy_bytes; // PAGES and BLOCKS payload sent since then
     u64 rate;          // bytes a second with the CPU to ourselves, as measured; 0 unknown
     u64 peer_rate;     // the most that the destination can take in
     u64 rtt_ns;        // of a message and its answer over the empty link, mean
@@ -55,6 +55,8 @@ int precopy_send(struct move *m, bool final);
 void precopy_touch(struct move *m);                // counts m->todo into what the guest has touched
 int precopy_round_end(struct move *m, bool final); // sends ROUND
 void precopy_throttle(struct move *m);             // waits as max_rate wants it
+// What `jobs` says of the phase under way, disk or memory: its rate, and how long bytes_left take.
+void precopy_show_progress(struct move *m, u64 bytes_left);
 // source_stop.c: stops the guest, sends the last pages and the state, and offers it.
 int source_stop_and_offer(struct move *m);
 

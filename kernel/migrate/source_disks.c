@@ -114,7 +114,7 @@ static int between_pieces(struct move *m)
     fault_stall(FAULT_DISK);
     if (fault_drop_link(&m->s, FAULT_DISK))
         return move_fail(m, E_IO, "the connection to %s was lost (cut by a fault)", m->peer.name);
-    m->job->info.bytes_wire = m->s.conn->bytes_out + m->s.conn->bytes_in;
+    precopy_show_progress(m, m->job->info.disk_bytes_left);
     return move_check(m);
 }
 
@@ -219,6 +219,7 @@ int disks_out_copy(struct move *m)
         return 0;
     job_phase(m->job, JOB_DISK);
     m->started_ns = time_ns();
+    m->precopy_bytes = 0;
     for (u32 i = 0; e == 0 && i < m->disks.count; i++)
         e = send_all(m, i);
     if (e == 0)

@@ -34,6 +34,38 @@ static void test_few_pages_stop(void **state)
     assert_int_equal(policy_decide(&in).verdict, POLICY_CONTINUE);
 }
 
+// 200 pages take 95 ms, in which a guest that made them dirty in a second dirties 19 more.
+static void test_a_cheap_round_shortens_it(void **state)
+{
+    (void)state;
+    struct policy_input in = base();
+    in.dirty_pages = 200;
+    in.round_ns = NS_PER_SEC;
+    assert_int_equal(policy_decide(&in).verdict, POLICY_CONTINUE);
+    in.dirty_pages = 19; // 9 ms, of which another round would save 4
+    in.round_ns = 95 * NS_PER_MS;
+    assert_int_equal(policy_decide(&in).verdict, POLICY_STOP_BLACKOUT);
+}
+
+static void test_a_round_that_saves_little_is_not_made(void **state)
+{
+    (void)state;
+    struct policy_input in = base();
+    in.dirty_pages = 200;
+    in.round_ns = 180 * NS_PER_MS; // more than half would be dirty again
+    assert_int_equal(policy_decide(&in).verdict, POLICY_STOP_BLACKOUT);
+    in.round_ns = NS_PER_SEC;
+    in.rounds_since_best = 1; // the last one saved nothing
+    assert_int_equal(policy_decide(&in).verdict, POLICY_STOP_BLACKOUT);
+    in.rounds_since_best = 0;
+    in.round = in.max_rounds;
+    assert_int_equal(policy_decide(&in).verdict, POLICY_STOP_BLACKOUT);
+    in.round = 1;
+    in.collect_ns = 70 * NS_PER_MS; // no round shortens that
+    in.dirty_pages = 20;
+    assert_int_equal(policy_decide(&in).verdict, POLICY_STOP_BLACKOUT);
+}
+
 static void test_every_part_counts(void **state)
 {
     (void)state;
@@ -120,6 +152,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_few_pages_stop),
+        cmocka_unit_test(test_a_cheap_round_shortens_it),
+        cmocka_unit_test(test_a_round_that_saves_little_is_not_made),
         cmocka_unit_test(test_every_part_counts),
         cmocka_unit_test(test_verify_does_not_keep_it_going),
         cmocka_unit_test(test_round_limit),
