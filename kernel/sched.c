@@ -15,6 +15,9 @@
 #define WAKE_CREDIT_NS (NS_PER_MS)
 // Design rule 2: nothing keeps the CPU longer than this without offering it.
 #define SLICE_LIMIT_NS (NS_PER_MS)
+// How far ahead of the others a background thread gets while they don't want its CPU: what they get
+// before it once they do.
+#define BACKGROUND_DEBT_NS (SLICE_LIMIT_NS << BACKGROUND_SHIFT)
 
 static struct run_queue queues[MAX_CPUS];
 static void (*vcpu_put_hook)(struct vcpu *v);
@@ -69,7 +72,8 @@ void sched_enqueue(struct run_queue *rq, struct thread *t)
     t->state = THREAD_READY;
 }
 
-// How far a CPU's threads have got, the one that runs included.
+// How far a CPU's threads have got, the one that runs included, background ones not: they get on
+// faster, and others would wake far behind all that were awake.
 static u64 reached(const struct run_queue *rq, u64 now)
 {
     u64 most = __atomic_load_n(&rq->reached_ns, __ATOMIC_RELAXED);
@@ -79,11 +83,13 @@ static u64 reached(const struct run_queue *rq, u64 now)
 
 // How far those have got with which a thread shares CPUs: one that slept does not start further
 // behind. CPUs that exchange no threads get on at rates of their own, so others say nothing. Nor do
-// they for a thread that cannot move, unless it begins where nothing runs: movable ones may follow.
+// they for a thread that cannot move, unless it begins where nothing runs, or runs in the
+// background: movable ones may follow.
 static u64 frontier(const struct thread *t, u64 now)
 {
     u64 cpus = BIT(t->cpu), most = 0;
-    if ((t->flags & THREAD_MOVABLE) || (balance_is_idle(t->cpu) && balance_may_move_to(t->cpu)))
+    bool begins = balance_is_idle(t->cpu) || t->background;
+    if ((t->flags & THREAD_MOVABLE) || (begins && balance_may_move_to(t->cpu)))
         cpus |= balance_movable_cpus();
     for (u32 i = 0; i < cpu_count; i++)
         if (cpus >> i & 1)
@@ -243,7 +249,10 @@ static void account(struct run_queue *rq, struct thread *t, u64 now)
     if (t->vcpu && rq->ready)
         rq->contended_ns += now - MAX(t->switched_in_ns, rq->waiting_since);
     t->cpu_ns += used;
-    if (!t->idle) {
+    if (t->background) {
+        u64 limit = MAX(t->vruntime, frontier(t, now) + BACKGROUND_DEBT_NS);
+        t->vruntime = MIN(vruntime_now(t, now), limit);
+    } else if (!t->idle) {
         t->vruntime += used;
         __atomic_store_n(&rq->reached_ns, MAX(rq->reached_ns, t->vruntime), __ATOMIC_RELAXED);
     }
@@ -283,7 +292,7 @@ static void note_waited(struct run_queue *rq, struct thread *t, u64 now)
 
 static void note_running(struct run_queue *rq, const struct thread *t)
 {
-    s64 lead = t->idle ? LEAD_IDLE : (s64)(t->vruntime - t->switched_in_ns);
+    s64 lead = t->idle || t->background ? LEAD_IDLE : (s64)(t->vruntime - t->switched_in_ns);
     __atomic_store_n(&rq->lead, lead, __ATOMIC_RELAXED);
     balance_note_idle(t->idle);
 }
@@ -408,6 +417,17 @@ void sched_yield_to_others(bool all)
     } else if (SKIFF_DEBUG) {
         count_breach(rq, t, time_ns());
     }
+    spin_unlock_irqrestore(&rq->lock, flags);
+}
+
+void thread_set_background(bool background)
+{
+    struct run_queue *rq = this_queue();
+    struct thread *t = thread_current();
+    u64 flags = spin_lock_irqsave(&rq->lock);
+    account(rq, t, time_ns());
+    t->background = background;
+    note_running(rq, t);
     spin_unlock_irqrestore(&rq->lock, flags);
 }
 

@@ -21,6 +21,7 @@ struct thread {
     u32 cpu;                 // whose queue it is in or runs from; rq, written with atomics
     unsigned flags;
     bool idle;
+    bool background; // rq
     void *sp;        // while not running; rq
     void *stack_top; // NULL: not ours (CPU 0's first thread)
     u32 stack_pages;
@@ -31,7 +32,7 @@ struct thread {
     struct vcpu *vcpu;
 
     struct thread *run_next; // rq
-    u64 vruntime;            // ns of CPU used, levelled when it wakes; rq
+    u64 vruntime;            // ns of CPU used, levelled when it wakes, background ones' more; rq
     u64 cpu_ns;              // total; rq
     u64 switched_in_ns;      // rq
     u64 ready_since_ns;      // while it is ready; rq
@@ -55,21 +56,24 @@ struct run_queue {
     struct thread *idle;
     struct thread *patient; // blocked, and to run before the CPU idles; lock
     s64 lead;               // of the running thread: its vruntime is this plus the time now; atomic
-    u64 reached_ns;         // the highest vruntime run from here, only grows; lock, read by others
-    u64 next_balance_ns;    // this CPU
-    struct ktimer slice;    // throws a guest out when its slice is used up; this CPU
-    struct thread *dead;    // linked by run_next; lock
-    u64 contended_ns;       // that vCPU threads ran while another waited; lock
-    u64 waiting_since;      // another waits for the CPU since then; lock
+    u64 reached_ns; // the highest vruntime run from here but in the background, only grows; lock,
+                    // read by others
+    u64 next_balance_ns; // this CPU
+    struct ktimer slice; // throws a guest out when its slice is used up; this CPU
+    struct thread *dead; // linked by run_next; lock
+    u64 contended_ns;    // that vCPU threads ran while another waited; lock
+    u64 waiting_since;   // another waits for the CPU since then; lock
 };
 
 // That CPU's.
 struct run_queue *sched_queue(u32 cpu);
 // A ready thread, in its place; the queue's lock is held.
 void sched_enqueue(struct run_queue *rq, struct thread *t);
+// A background thread gets this power of two's part of what each other thread gets.
+#define BACKGROUND_SHIFT 3
 static inline u64 vruntime_now(const struct thread *t, u64 now)
 {
-    return t->vruntime + (now - t->switched_in_ns);
+    return t->vruntime + ((now - t->switched_in_ns) << (t->background ? BACKGROUND_SHIFT : 0));
 }
 
 void sched_init_cpu(struct thread *current, struct thread *idle);

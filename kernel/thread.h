@@ -29,6 +29,9 @@ struct thread *thread_create(const char *name, void (*fn)(void *arg), void *arg,
 void thread_keep_off(u64 cpus);
 struct thread *thread_current(void);
 const char *thread_name(const struct thread *t);
+// The current thread does what nobody waits for: while others want its CPU it gets an eighth of
+// what one of them gets.
+void thread_set_background(bool background);
 void thread_exit(void) __attribute__((noreturn));
 void thread_yield(void);
 // As thread_yield, for one that spins until others have got on: all that are ready go first, as far

@@ -322,9 +322,11 @@ static void taken_over(struct move *m, unsigned actions)
     leave_connection(m);
     if (!forward_begin(g, &m->s))
         stream_close(&m->s, true);
+    thread_set_background(true); // nobody waits for what is left, and other guests run here
     compare_disks(m);
     if (m->verify == VERIFY_ON)
         audit(m);
+    thread_set_background(false);
     fault_stall(FAULT_RELEASE);
     snprintf(why, sizeof(why), "runs on %s", m->peer.name);
     mutex_lock(&claims_lock);

@@ -187,6 +187,7 @@ int disks_serve(struct stream *s, const struct record *first)
     struct guest *g = guest_get_uuid(s->peer.uuid);
     struct disks_seen seen = {.buffer = NULL};
     struct record r = *first;
+    thread_set_background(true); // the guest has just got here and has much to catch up with
     fault_stall(FAULT_RELEASE);
     int e =
         g && g->epoch == s->peer.epoch
@@ -202,5 +203,6 @@ int disks_serve(struct stream *s, const struct record *first)
     }
     disks_answer_end(&seen, e == 0 ? g : NULL);
     guest_put(g);
+    thread_set_background(false);
     return e;
 }

@@ -94,6 +94,11 @@ __attribute__((weak)) void thread_yield_if_needed(void)
 {
 }
 
+__attribute__((weak)) void thread_set_background(bool background)
+{
+    (void)background;
+}
+
 __attribute__((weak)) void waitq_prepare(struct waitq *q)
 {
     (void)q;

@@ -107,6 +107,65 @@ static void test_time_alone_is_not_paid_back(void **state)
     thread_sleep_ns(20 * NS_PER_MS);
 }
 
+static void background_hog(void *arg)
+{
+    thread_set_background(true);
+    hog(arg);
+}
+
+// It has the CPU while nobody else wants it, and an eighth of another's share while one does: from
+// the first moment on, and however long it had the CPU to itself.
+static void test_the_background_gives_way(void **state)
+{
+    (void)state;
+    stop = false;
+    work_done[0] = work_done[1] = 0;
+    struct thread *back = thread_create("background", background_hog, &work_done[0], 0);
+    thread_sleep_ns(NS_PER_SEC);
+    assert_in_range(work_done[0], 99000, 100000);
+    work_done[0] = 0;
+    struct thread *fore = thread_create("foreground", hog, &work_done[1], 0);
+    thread_sleep_ns(100 * NS_PER_MS);
+    stop = true;
+    assert_in_range(work_done[1] * 10 / work_done[0], 70, 90);
+    assert_true(longest_wait(fore) <= NS_PER_MS);
+    assert_true(longest_wait(back) <= 20 * NS_PER_MS);
+    thread_sleep_ns(20 * NS_PER_MS);
+}
+
+static void test_two_in_the_background_share(void **state)
+{
+    (void)state;
+    stop = false;
+    work_done[0] = work_done[1] = 0;
+    struct thread *one = thread_create("one", background_hog, &work_done[0], 0);
+    thread_sleep_ns(50 * NS_PER_MS);
+    work_done[0] = 0;
+    thread_create("two", background_hog, &work_done[1], 0);
+    thread_sleep_ns(100 * NS_PER_MS);
+    stop = true;
+    assert_in_range(work_done[0] * 100 / (work_done[0] + work_done[1]), 40, 60);
+    assert_true(longest_wait(one) <= 10 * NS_PER_MS);
+    thread_sleep_ns(20 * NS_PER_MS);
+}
+
+// Those who wake while only the background runs do not wake far behind those who run elsewhere.
+static void test_the_background_holds_nobody_back(void **state)
+{
+    (void)state;
+    stop = false;
+    work_done[0] = work_done[1] = 0;
+    thread_create("background", background_hog, &work_done[0], 0);
+    u64 late = now + NS_PER_SEC + NS_PER_MS, until = now + NS_PER_SEC;
+    struct thread *lone = thread_create("lone", lone_hog, &until, 0);
+    struct thread *other = thread_create("late", late_hog, &late, 0);
+    thread_sleep_ns(NS_PER_SEC + 100 * NS_PER_MS);
+    assert_true(longest_wait(lone) <= 5 * NS_PER_MS);
+    assert_true(longest_wait(other) <= 5 * NS_PER_MS);
+    stop = true;
+    thread_sleep_ns(20 * NS_PER_MS);
+}
+
 // Ends up a little ahead of whoever made it.
 static void run_ahead(void *arg)
 {
@@ -444,6 +503,9 @@ int main(void)
         cmocka_unit_test_setup(test_sleep, start),
         cmocka_unit_test_setup(test_two_hogs_share, start),
         cmocka_unit_test_setup(test_time_alone_is_not_paid_back, start),
+        cmocka_unit_test_setup(test_the_background_gives_way, start),
+        cmocka_unit_test_setup(test_two_in_the_background_share, start),
+        cmocka_unit_test_setup(test_the_background_holds_nobody_back, start),
         cmocka_unit_test_setup(test_a_spinner_lets_all_go_first, start),
         cmocka_unit_test_setup(test_waiting_is_counted, start),
         cmocka_unit_test_setup(test_wait_queue, start),
