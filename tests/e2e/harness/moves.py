@@ -115,8 +115,8 @@ def move(source: Host, guest: str, target: Host, timeout: float = 240, tell=lamb
     assert before, "no heartbeat during pre-copy: the guest was not running"
     last, first = before[-1].wall, after[0].wall
     walls = [b.wall for b in before + after]
-    incoming = next(j for j in reversed(target.ok("jobs")) if j["incoming"] and j["guest"] == guest)
-    return Move(job, incoming, before, after, (first - last) * 1000,
+    said = target.machine.serial.expect(rf"guest {guest}: job (\d+) done: {guest} runs here", 60, starts[target.name])
+    return Move(job, target.job(int(said[1])), before, after, (first - last) * 1000,
                 (clock.emulated(first) - clock.emulated(last)) * 1000, longest_gap(walls) * 1000,
                 longest_gap([clock.emulated(wall) for wall in walls]) * 1000)
 

@@ -30,7 +30,7 @@ class Serial:
         self.name = name
         self._connection = connection
         self._changed = threading.Condition()
-        self._text = ""
+        self._received = bytearray()  # a long run's text is long: it is never copied whole
         self._lines: list[Line] = []
         self._line_start = 0
         self._closed = False
@@ -47,7 +47,7 @@ class Serial:
                 data = b""
             with self._changed:
                 if data:
-                    self._take(data.decode("latin-1"))
+                    self._take(data)
                 else:
                     self._closed = True
                     self._file.close()
@@ -55,12 +55,12 @@ class Serial:
             if not data:
                 return
 
-    def _take(self, text: str) -> None:
+    def _take(self, data: bytes) -> None:
         now = time.monotonic()
         stamp = time.strftime("%H:%M:%S", time.localtime()) + f".{int(time.time() * 1000) % 1000:03d}"
-        self._text += text
-        while (end := self._text.find("\n", self._line_start)) >= 0:
-            line = self._text[self._line_start : end].strip("\r")
+        self._received += data
+        while (end := self._received.find(b"\n", self._line_start)) >= 0:
+            line = self._received[self._line_start : end].decode("latin-1").strip("\r")
             self._lines.append(Line(now, line, end + 1))
             self._file.write(f"{stamp} {line}\n")
             self._line_start = end + 1
@@ -68,7 +68,7 @@ class Serial:
     @property
     def position(self) -> int:
         with self._changed:
-            return len(self._text)
+            return len(self._received)
 
     @property
     def closed(self) -> bool:
@@ -76,7 +76,7 @@ class Serial:
 
     def text(self, start: int = 0) -> str:
         with self._changed:
-            return self._text[start:]
+            return self._received[start:].decode("latin-1")
 
     def lines(self, start: int = 0) -> list[Line]:
         """The complete lines that ended after position start."""
@@ -84,7 +84,7 @@ class Serial:
             return self._lines[bisect.bisect_right(self._lines, start, key=lambda line: line.end):]
 
     def tail(self, count: int = 25) -> str:
-        return "\n".join("    | " + line for line in self.text()[-16384:].splitlines()[-count:])
+        return "\n".join("    | " + line for line in self.text(-16384).splitlines()[-count:])
 
     def send(self, text: str) -> None:
         self._connection.sendall(text.encode("latin-1"))
@@ -109,7 +109,7 @@ class Serial:
 
         Match positions count from start; .end() + start is where to go on."""
         compiled = re.compile(pattern, re.MULTILINE)
-        return self.wait(lambda: compiled.search(self._text[start:]), timeout, f"/{pattern}/")
+        return self.wait(lambda: compiled.search(self.text(start)), timeout, f"/{pattern}/")
 
     def close(self) -> None:
         try:
