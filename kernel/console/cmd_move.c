@@ -71,22 +71,30 @@ static void job_json(struct out *o, const struct job_info *j)
     out_end(o);
 }
 
+// In one piece, for the log's lines come between pieces. What is not known yet is left out.
 static void job_text(struct out *o, const struct job_info *j)
 {
-    char sent[24], rate[24], predicted[24], eta[24];
-    if (ended(j)) {
-        out_printf(o, "job %llu: %s %s %s: %s, %s\n", (unsigned long long)j->id, j->guest,
-                   j->incoming ? "from" : "to", j->peer, job_phase_name(j->phase), j->result);
-        return;
-    }
-    out_printf(o,
-               "job %llu: %s %s %s: %s, round %u, %s sent, %s/s, dirties %llu pages/s, predicted "
-               "blackout %s, %s to go\n",
-               (unsigned long long)j->id, j->guest, j->incoming ? "from" : "to", j->peer,
-               job_phase_name(j->phase), j->round, format_bytes(sent, j->bytes_wire),
-               format_bytes(rate, j->rate_bytes_s), (unsigned long long)j->dirty_rate_pages_s,
-               format_ns(predicted, j->predicted_blackout_us * NS_PER_US),
-               format_ns(eta, j->eta_ms * NS_PER_MS));
+    char sent[24], rate[24], blackout[24], eta[24];
+    char what[120], round[24] = "", speed[80] = "", forecast[96] = "";
+    if (j->round)
+        snprintf(round, sizeof(round), ", round %u", j->round);
+    bool sends = j->phase == JOB_DISK || j->phase == JOB_PRECOPY;
+    if (sends && j->rate_bytes_s && j->eta_ms)
+        snprintf(speed, sizeof(speed), ", %s/s, %s to go", format_bytes(rate, j->rate_bytes_s),
+                 format_ns(eta, j->eta_ms * NS_PER_MS));
+    else if (sends && j->rate_bytes_s)
+        snprintf(speed, sizeof(speed), ", %s/s", format_bytes(rate, j->rate_bytes_s));
+    if (j->predicted_blackout_us)
+        snprintf(forecast, sizeof(forecast), ", dirties %llu pages/s, predicted blackout %s",
+                 (unsigned long long)j->dirty_rate_pages_s,
+                 format_ns(blackout, j->predicted_blackout_us * NS_PER_US));
+    snprintf(what, sizeof(what), "job %llu: %s %s %s: %s", (unsigned long long)j->id, j->guest,
+             j->incoming ? "from" : "to", j->peer, job_phase_name(j->phase));
+    if (ended(j))
+        out_printf(o, "%s, %s\n", what, j->result);
+    else
+        out_printf(o, "%s%s, %s sent%s%s\n", what, round, format_bytes(sent, j->bytes_wire), speed,
+                   forecast);
 }
 
 static void show_job(struct out *o, const struct job_info *j)
