@@ -27,7 +27,7 @@ def folder():
 @pytest.mark.skipif(free_mib() < FREE_MIB, reason=f"two hosts of {HOST_MIB} MiB want {FREE_MIB} MiB of free memory")
 def test_a_guest_with_ram_above_4_gib_moves(folder):
     big = linux("big", mode="work", memory=GUEST_MIB, vcpus=2,
-                extra="skiff.rate=500 skiff.fraction=0.4 skiff.heartbeat_ms=50")
+                extra="skiff.rate=500 skiff.fraction=0.1 skiff.heartbeat_ms=50")
     with Group(folder, ["alpha", "bravo"], "qemu-amd", ram_mib=HOST_MIB, cpus=2, migrate={"verify": "on"},
                guests={"alpha": [big]}) as group:
         alpha, bravo = group.boot()["alpha"], group["bravo"]
