@@ -19,11 +19,6 @@ static const char *digest_name(u8 d)
     return d < ARRAY_SIZE(names) ? names[d] : "?";
 }
 
-static bool ended(const struct job_info *j)
-{
-    return j->phase >= JOB_DONE;
-}
-
 static void job_json(struct out *o, const struct job_info *j)
 {
     out_begin(o);
@@ -90,7 +85,7 @@ static void job_text(struct out *o, const struct job_info *j)
                  format_ns(blackout, j->predicted_blackout_us * NS_PER_US));
     snprintf(what, sizeof(what), "job %llu: %s %s %s: %s", (unsigned long long)j->id, j->guest,
              j->incoming ? "from" : "to", j->peer, job_phase_name(j->phase));
-    if (ended(j))
+    if (job_phase_ended(j->phase))
         out_printf(o, "%s, %s\n", what, j->result);
     else
         out_printf(o, "%s%s, %s sent%s%s\n", what, round, format_bytes(sent, j->bytes_wire), speed,
@@ -267,7 +262,7 @@ static void watch(struct call *c, u64 id)
     struct job_info j = {.id = 0};
     u64 next = time_ns();
     set_mode(c->out->json ? SCREEN_RUNNING : SCREEN_WATCHING);
-    while (find_job(id, &j) && !ended(&j)) {
+    while (find_job(id, &j) && !job_phase_ended(j.phase)) {
         if (time_ns() >= next) {
             show_job(c->out, &j);
             out_flush(c->out);
@@ -280,7 +275,7 @@ static void watch(struct call *c, u64 id)
         }
     }
     set_mode(SCREEN_RUNNING);
-    if (ended(&j))
+    if (job_phase_ended(j.phase))
         summary(c->out, &j);
 }
 

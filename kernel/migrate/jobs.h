@@ -34,6 +34,5 @@ int job_abort(u64 id, char *err, size_t size);
 bool job_get_id(u64 id, struct job_info *out, bool *ended);
 // Blocks until the job has ended or the deadline (host time). True when it has ended.
 bool job_wait_until(u64 id, u64 deadline_ns);
-bool job_phase_ended(enum job_phase p);
 
 #endif

@@ -185,20 +185,6 @@ int migrate_abort(u64 job_id, char *err, size_t size)
     return job_abort(job_id, err, size);
 }
 
-int migrate_wait(u64 job_id, void (*progress)(void *arg, const struct job_info *j), void *arg)
-{
-    struct job_info i;
-    bool ended = false;
-    while (!ended) {
-        ended = job_wait_until(job_id, time_ns() + NS_PER_SEC);
-        if (!job_get_id(job_id, &i, &ended))
-            return E_NOENT;
-        if (progress)
-            progress(arg, &i);
-    }
-    return i.phase == JOB_DONE ? 0 : i.phase == JOB_IN_DOUBT ? E_BUSY : E_ABORT;
-}
-
 // ---- In doubt ----------------------------------------------------------------------------------
 
 // The operator's word counts only after the peer was asked once more: what it knows is better.

@@ -27,6 +27,7 @@ enum job_phase {
     JOB_IN_DOUBT
 };
 const char *job_phase_name(enum job_phase p);
+bool job_phase_ended(enum job_phase p);
 
 struct job_info {
     u64 id;
@@ -65,8 +66,6 @@ int migrate_check(const char *guest, const char *peer, bool disks,
                   void (*report)(void *arg, const char *line), void *arg, char *err, size_t size);
 int migrate_abort(u64 job_id, char *err, size_t size); // before COMMIT only
 int migrate_resolve(const char *guest, bool keep, char *err, size_t size);
-// Waits until the job has ended or deadline_ns (0 none). Calls progress about once a second.
-int migrate_wait(u64 job_id, void (*progress)(void *arg, const struct job_info *j), void *arg);
 
 struct peer_info {
     char name[CONFIG_NAME];

@@ -49,16 +49,6 @@ bool section_next(struct section_iter *it, struct section *out)
     return false;
 }
 
-u32 section_count(const struct guest *g)
-{
-    struct section_iter it = {.guest = g};
-    struct section sec;
-    u32 n = 0;
-    while (section_next(&it, &sec))
-        n++;
-    return n;
-}
-
 bool section_find(const struct guest *g, const struct wire_section *w, struct section *out)
 {
     struct section_iter it = {.guest = g};

@@ -30,7 +30,6 @@ struct section_iter {
     struct device *device;
 };
 bool section_next(struct section_iter *it, struct section *out);
-u32 section_count(const struct guest *g);
 bool section_find(const struct guest *g, const struct wire_section *w, struct section *out);
 
 // Encodes one section of a stopped guest into buf. Bytes, or E_NOMEM, E_INVAL when it does not fit.

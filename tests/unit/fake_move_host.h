@@ -64,7 +64,7 @@ static void obey_move(FILE *out, const char *verb, const char *arg)
         job = migrate_begin("web", arg, true, err, sizeof(err));
         fprintf(out, "%lld %s\n", (long long)job, err);
     } else if (!strcmp(verb, "wait")) {
-        migrate_wait((u64)job, NULL, NULL);
+        job_wait_until((u64)job, 0);
         answer_job(out);
     } else if (!strcmp(verb, "disks")) {
         answer_disks(out);

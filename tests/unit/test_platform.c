@@ -83,7 +83,6 @@ static void random_event(void)
         break;
     default:
         take(n);
-        platform_irq_pending(&vcpus[n]);
         if (platform_take_init(&vcpus[n]) || vcpus[n].activity == VCPU_WAIT_SIPI)
             platform_take_sipi(&vcpus[n]);
         vcpus[n].activity = VCPU_ACTIVE;

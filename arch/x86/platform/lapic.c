@@ -101,16 +101,6 @@ int platform_irq_ack(struct vcpu *v)
     return vector >= 0 ? vector : vpic_ack(p);
 }
 
-bool platform_irq_pending(struct vcpu *v)
-{
-    struct vlapic *l = lapic_of(v);
-    if (l->init_pending || (v->activity == VCPU_WAIT_SIPI && l->sipi_pending))
-        return true;
-    if (v->activity == VCPU_WAIT_SIPI)
-        return false;
-    return v->nmi_pending || platform_irq_peek(v) >= 0;
-}
-
 bool platform_take_init(struct vcpu *v)
 {
     struct vlapic *l = lapic_of(v);
