@@ -183,7 +183,7 @@ void platform_vcpu_fini(struct vcpu *v);
 void platform_vcpu_reset(struct vcpu *v);
 // Interrupts for the entry path: highest deliverable vector or -1; PIC's ExtINT included.
 int platform_irq_peek(struct vcpu *v);
-int platform_irq_ack(struct vcpu *v);      // takes it (IRR -> ISR); returns the vector
+int platform_irq_ack(struct vcpu *v); // takes it (IRR -> ISR); returns the vector
 // Local APIC registers as MSRs: IA32_APIC_BASE, TSC_DEADLINE, x2APIC 0x800..0x8ff. 0, E_NOENT,
 // or E_INVAL for #GP.
 int platform_rdmsr(struct vcpu *v, u32 index, u64 *value);

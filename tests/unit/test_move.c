@@ -31,6 +31,7 @@
 #include "kernel/migrate/check.h"
 #include "kernel/migrate/fault.h"
 #include "kernel/migrate/ledger.h"
+#include "kernel/migrate/jobs.h"
 #include "kernel/migrate/migrate.h"
 #include "kernel/random.h"
 #include "net/net.h"
