@@ -25,7 +25,8 @@ real_package() {
     sed -nE 's/^([^ ,]+) \(= ([^)]+)\).*/\1=\2/p' <<<"$depends"
 }
 
-# take_modules FROM TO MODULE...: finds each below FROM and puts it into TO, uncompressed.
+# take_modules FROM TO MODULE...: finds each below FROM and puts it into TO, uncompressed. One that this kernel has built
+# in is an empty file.
 take_modules() {
     local from=$1 to=$2 module found
     shift 2
@@ -35,7 +36,11 @@ take_modules() {
         case $found in
         *.xz) xz -dc "$found" >"$to/$module.ko" ;;
         *.ko) cp "$found" "$to/$module.ko" ;;
-        *) die "the kernel package has no module '$module'" ;;
+        *)
+            grep -qx "kernel/.*/$module\.ko" "$(find "$from" -name modules.builtin)" ||
+                die "the kernel package has no module '$module'"
+            : >"$to/$module.ko"
+            ;;
         esac
     done
 }
@@ -64,8 +69,7 @@ take() {
     record=$(apt-cache show "$package")
     sha=$(field SHA256 <<<"$record")
     sha_matches "$deb" "$sha" || die "${deb##*/} is not what apt's index says (SHA-256 $sha expected)"
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards \
-        './boot/vmlinuz-*' $(printf "*/%s.ko* " $MODULES "$@")
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*' '*/modules/*'
     take_modules "$work" "$target.new" $MODULES
     [ $# -eq 0 ] || take_modules "$work" "$target.new/$folder" "$@"
     cp "$work"/boot/vmlinuz-* "$target.new/vmlinuz"
