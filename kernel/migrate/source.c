@@ -322,7 +322,7 @@ static void taken_over(struct move *m, unsigned actions)
     leave_connection(m);
     if (!forward_begin(g, &m->s))
         stream_close(&m->s, true);
-    thread_set_background(true); // nobody waits for what is left, and other guests run here
+    thread_set_background(true); // no guest waits for what is left, and others run here
     compare_disks(m);
     if (m->verify == VERIFY_ON)
         audit(m);
