@@ -153,8 +153,12 @@ OUR_C := $(wildcard boot/*.[ch] arch/x86/*.[ch] arch/x86/*/*.[ch] kernel/*.[ch] 
 format:
 	clang-format -i $(OUR_C)
 
+# Other versions format differently: the sources are as Debian 12's does it.
 format-check:
-	@clang-format --dry-run -Werror $(OUR_C)
+	@case "$$(clang-format --version)" in \
+	*' version 14.'*) clang-format --dry-run -Werror $(OUR_C) ;; \
+	*) echo 'formatting is not checked: that takes clang-format 14' ;; \
+	esac
 
 clean:
 	rm -rf build build-debug
