@@ -37,7 +37,7 @@ MACHINE_FLAGS := -std=gnu11 -ffreestanding -nostdinc -isystem $(shell $(CC) -pri
           -fstack-protector-strong -mstack-protector-guard=global -ffunction-sections -fdata-sections \
           -fno-delete-null-pointer-checks -O2 -g
 CFLAGS := $(MACHINE_FLAGS) -Wall -Wextra -Werror -I. -isystem /usr/include/efi -isystem /usr/include/efi/x86_64 \
-          -DGNU_EFI_USE_MS_ABI -DSKIFF_DEBUG=$(DEBUG) -DSKIFF_VERSION='"$(VERSION)"'
+          -DGNU_EFI_USE_MS_ABI -fshort-wchar -DSKIFF_DEBUG=$(DEBUG) -DSKIFF_VERSION='"$(VERSION)"'
 # A path inside the image names the file, not the builder's folders.
 CFLAGS += -ffile-prefix-map=$(CURDIR)/=
 LDFLAGS := -m elf_x86_64 -static -pie --no-dynamic-linker -z noexecstack -z norelro -z text -z max-page-size=4096 \

@@ -41,6 +41,7 @@ static EFI_FILE *open_volume(void)
 static EFI_FILE *open_file(EFI_FILE *root, const char *path)
 {
     CHAR16 wide[CONFIG_PATH];
+    _Static_assert(sizeof(CHAR16) == 2, "gnu-efi's newer versions make it of wchar_t");
     u32 i;
     for (i = 0; path[i] != '\0' && i < CONFIG_PATH - 1; i++)
         wide[i] = path[i] == '/' ? '\\' : (u8)path[i];
