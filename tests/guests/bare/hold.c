@@ -263,6 +263,7 @@ static void state_periodic(void)
     pic_mask(RTC_PIN); // the RTC by the IOAPIC, the PIT by the PIC
     interrupt_set(RTC_VECTOR, on_rtc);
     ioapic_route(RTC_PIN, RTC_VECTOR);
+    rtc_end(); // a tick before the route was set would keep the line up, and there would be no edge
     begin("periodic");
     uint32_t ms = run_clocks(0, &gaps);
     check_clocks("held", from, ms, gaps);
