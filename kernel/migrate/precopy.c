@@ -10,8 +10,8 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 
-#define RATE_SAMPLE_BYTES (256 * KIB) // fewer say more about latency than about rate
-#define RATE_FIRST_BYTES  MIB         // sent before max_rate applies, to learn what the link does
+#define RATE_SAMPLE_BYTES (256 * KIB)
+#define RATE_FIRST_BYTES  MIB // sent before max_rate applies, to learn what the link does
 #define PINGS_BEFORE_STOP 6
 
 // ---- Pages -------------------------------------------------------------------------------------
@@ -153,9 +153,14 @@ static struct stretch stretch_begin(const struct move *m)
                             m->precopy_bytes};
 }
 
-static u64 rate_of(u64 bytes, u64 ns)
+// The last sample that is large enough counts. Smaller ones say more about latency than about rate:
+// of them the fastest does, for as long as there is no other.
+static void rate_sample(struct rate *r, u64 bytes, u64 ns)
 {
-    return MAX(bytes * 1000 / MAX(ns / NS_PER_US, 1ull) * 1000, 1ull);
+    u64 rate = MAX(bytes * 1000 / MAX(ns / NS_PER_US, 1ull) * 1000, 1ull);
+    if (bytes < RATE_SAMPLE_BYTES && (r->bytes >= RATE_SAMPLE_BYTES || rate < r->bytes_s))
+        return;
+    *r = (struct rate){rate, bytes};
 }
 
 // What it would have taken with the guest stopped. Here: what it took, but for the time the guest
@@ -165,12 +170,10 @@ static void stretch_end(struct move *m, const struct stretch *s)
 {
     u64 elapsed = time_ns() - s->start_ns, bytes = m->precopy_bytes - s->bytes;
     u64 spared = thread_contended_ns() - s->contended_ns + m->zero_ns - s->zero_ns;
-    bool enough = bytes >= RATE_SAMPLE_BYTES;
     bool throttled = migrate_cfg->max_rate && m->precopy_bytes > RATE_FIRST_BYTES;
-    if (!throttled && (enough || !m->rate))
-        m->rate = rate_of(bytes, elapsed - MIN(spared, elapsed));
-    if (enough || !m->peer_rate)
-        m->peer_rate = rate_of(bytes, m->clock.peer_busy_ns - s->peer_busy_ns);
+    if (!throttled)
+        rate_sample(&m->rate, bytes, elapsed - MIN(spared, elapsed));
+    rate_sample(&m->peer_rate, bytes, m->clock.peer_busy_ns - s->peer_busy_ns);
 }
 
 static int ping(struct move *m)
@@ -282,7 +285,7 @@ static struct policy_result decide(struct move *m, u64 round_start)
         .max_rounds = migrate_cfg->max_rounds,
         .round_ns = time_ns() - round_start,
         .dirty_pages = m->todo.count,
-        .rate_bytes_s = MIN(m->rate, m->peer_rate),
+        .rate_bytes_s = MIN(m->rate.bytes_s, m->peer_rate.bytes_s),
         .state_bytes = m->state_bytes + disks_out_pending(m),
         .rtt_ns = m->rtt_ns,
         .collect_ns = m->collect_ns,

@@ -11,6 +11,11 @@
 #include "kernel/migrate/page_hashes.h"
 #include "kernel/migrate/policy.h"
 
+struct rate {
+    u64 bytes_s; // 0: unknown
+    u64 bytes;   // of the sample it was taken from
+};
+
 // The move's own thread works on it; other threads see it through its job and claim only.
 struct move {
     struct job *job;
@@ -28,14 +33,14 @@ struct move {
     struct disks_out disks;
     bool paused;
     u32 round;
-    u64 started_ns;    // of the phase that sends: first the disks', then pre-copy
-    u64 precopy_bytes; // PAGES and BLOCKS payload sent since then
-    u64 rate;          // bytes a second with the CPU to ourselves, as measured; 0 unknown
-    u64 peer_rate;     // the most that the destination can take in
-    u64 rtt_ns;        // of a message and its answer over the empty link, mean
-    u64 collect_ns;    // the last collection
-    u64 zero_ns;       // spent on pages that were not sent
-    u64 dirty_rate;    // pages a second in the last round
+    u64 started_ns;        // of the phase that sends: first the disks', then pre-copy
+    u64 precopy_bytes;     // PAGES and BLOCKS payload sent since then
+    struct rate rate;      // with the CPU to ourselves, as measured
+    struct rate peer_rate; // the most that the destination can take in
+    u64 rtt_ns;            // of a message and its answer over the empty link, mean
+    u64 collect_ns;        // the last collection
+    u64 zero_ns;           // spent on pages that were not sent
+    u64 dirty_rate;        // pages a second in the last round
     u64 state_bytes;
     u64 best_dirty;
     u32 rounds_since_best;
