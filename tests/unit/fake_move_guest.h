@@ -294,8 +294,15 @@ static void vcpu_body(void *arg)
 {
     struct vcpu *v = arg;
     struct guest *g = v->guest;
+    bool runs = false;
+    u64 count;
     while (!g->stopping) {
         if (g->pause_count) {
+            if (runs) { // up to the last moment: there is always a page for the last round
+                guest_step(g, &count);
+                tell_outside(g, count);
+            }
+            runs = false;
             if (!v->parked)
                 fake_shared->running[fake_host] = 0;
             v->parked = true;
@@ -305,7 +312,7 @@ static void vcpu_body(void *arg)
         if (v->parked)
             v->left_gate_ns = time_ns();
         v->parked = false;
-        u64 count;
+        runs = true;
         guest_step(g, &count);
         if (g->disk[0])
             disk_step(g, count);
