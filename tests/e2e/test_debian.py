@@ -101,3 +101,8 @@ def test_what_was_synced_outlives_the_host(alpha):
     assert digest(found) == digest(written)
     debian.shell(alpha, "dd if=/dev/vdb bs=1M skip=500 count=20 | sha256sum -c /root/data.sha256", 120)
     assert "error" not in debian.shell(alpha, "dmesg | grep -i 'ext4\\|vda'").lower()
+
+
+def test_it_shuts_down(alpha):
+    alpha.ok("shutdown debian")
+    alpha.wait_guest("debian", "off", 120)
