@@ -21,6 +21,7 @@ static struct guest guest;
 static struct vcpu vcpus[4];
 static struct vcpu *current_vcpu;
 static u64 now_ticks;
+static u64 clock_step; // what passes between two looks at the clock
 static u32 kicks;
 
 const u8 dsdt_aml[] = "DSDT as iasl makes it";
@@ -69,7 +70,7 @@ const struct device_ops kvmclock_device; // guests here go by their TSC
 u64 guest_clock_now(struct guest *g)
 {
     (void)g;
-    return now_ticks;
+    return now_ticks += clock_step;
 }
 
 u64 guest_ns_to_ticks(const struct guest *g, u64 ns)
@@ -121,7 +122,7 @@ static int pc_create(u32 vcpu_count)
     guest.cpuid_count = 1;
     guest.cpuid[0] = (struct cpuid_entry){
         .leaf = 1, .ecx = BIT(CPUID1_ECX_X2APIC) | BIT(CPUID1_ECX_TSC_DEADLINE)};
-    now_ticks = kicks = 0;
+    now_ticks = clock_step = kicks = 0;
     assert_int_equal(bus_create(&guest), 0);
     for (u32 i = 0; i < vcpu_count; i++) {
         vcpus[i] = (struct vcpu){.guest = &guest, .index = i};

@@ -262,6 +262,23 @@ static void time_goes_on_over_a_move(void **state)
     assert_int_equal(get(0), 0x33);
 }
 
+// The vCPU's thread may stand still between any two instructions, and a period end meanwhile.
+static void a_period_that_ends_while_the_flags_are_read_has_its_edge(void **state)
+{
+    (void)state;
+    pics_on(1 << 8);
+    set(0xa, 0x2a); // 64 Hz
+    set(0xb, 0x42);
+    for (u32 i = 0; i < 20; i++) {
+        run_for(SECOND / 64 + 1);
+        assert_int_equal(take(0), 0x28);
+        clock_step = SECOND / 64;
+        get(0xc);
+        clock_step = 0;
+        eoi();
+    }
+}
+
 static void periodic_after_a_move(void **state)
 {
     (void)state;
@@ -337,6 +354,7 @@ int main(void)
         T(alarm_interrupts),
         T(cmos_memory),
         T(time_goes_on_over_a_move),
+        T(a_period_that_ends_while_the_flags_are_read_has_its_edge),
         T(periodic_after_a_move),
         T(a_guest_cannot_make_itself_unmovable),
         T(impossible_states_are_refused),

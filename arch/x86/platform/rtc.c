@@ -324,7 +324,10 @@ static u8 read_register(struct vrtc *r, u32 reg)
         refresh(r);
         u8 flags = r->cmos[R_C];
         r->cmos[R_C] = 0;
-        refresh(r);
+        // The line falls before the clock is looked at again: a period that ended meanwhile has an
+        // edge of its own, or there would never be another one.
+        update_irq(r);
+        arm(r);
         return flags;
     }
     return r->cmos[reg];
