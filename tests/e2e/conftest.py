@@ -37,6 +37,27 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("machine", [kind for kind in chosen if asked in (None, kind)], indirect=True, scope="module")
 
 
+def _kind(item) -> str:
+    """The kind of machine a test is on; few need both of them."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("machine") or getattr(item.module, "ONLY", kinds.AMD)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """A module whose QUIET names a kind of machine measures time there: its tests want this computer for
+    themselves. The others may run two at a time (-n 2 --dist loadgroup), those on Bochs on one side, one module
+    after the other on the other side. What is left when Bochs is through is shared, so it is best what waits for
+    disks and reboots: the modules run from the last to the first."""
+    modules = list(dict.fromkeys(item.module.__name__ for item in items))
+    for item in items:
+        kind = _kind(item)
+        if kind in getattr(item.module, "QUIET", ()):
+            item.add_marker(pytest.mark.quiet)
+        item.add_marker(pytest.mark.xdist_group(kind if kind == kinds.INTEL else item.module.__name__))
+    items.sort(key=lambda item: (_kind(item) != kinds.INTEL, -modules.index(item.module.__name__)))
+
+
 @pytest.fixture(scope="module")
 def machine(request) -> str:
     return request.param

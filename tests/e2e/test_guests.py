@@ -2,7 +2,6 @@
 """What a guest sees: Debian's unmodified kernels, and bare kernels that look closer."""
 
 import hashlib
-import json
 import re
 import time
 
@@ -18,8 +17,6 @@ GROUP = {
     "guests": {"alpha": [
         linux("cloud", mode="work", memory=128, vcpus=2, extra="skiff.rate=200 skiff.fraction=0.25"),
         linux("generic", "generic", mode="idle", memory=256, vcpus=2),
-        linux("offer", mode="poweroff", memory=96),
-        linux("again", mode="reboot", memory=96),
         bare("triple", "triple.multiboot"),
         *[bare(f"{name}-mb", f"{name}.multiboot") for name in BARE],
         *[bare(f"{name}-pvh", f"{name}.pvh") for name in ("hello", "modes")],
@@ -67,22 +64,11 @@ def test_a_triple_fault_ends_that_guest_with_a_dump_and_nothing_else(group):
     alpha.ok("start triple")
     guest = alpha.wait_guest("triple", "crashed", 30)
     assert "triple fault" in guest["why"]
-    dump = alpha.machine.serial.text(start)
+    # It may still be on its way out of the serial port.
     for register in ("rip", "cr3", "idtr"):
-        assert register in dump.lower(), f"the dump does not show {register}"
+        alpha.machine.serial.expect(rf"(?i)\b{register}\b", 30, start)
     alpha.ok("destroy triple")
     assert "SKIFF-BARE hello" in run_bare(alpha, "hello-mb")
-
-
-def test_linux_powers_off_and_reboots_by_itself(group):
-    alpha = group["alpha"]
-    alpha.ok("start offer")
-    alpha.wait_guest("offer", "off", 240)
-    alpha.ok("follow again on")
-    start = alpha.machine.serial.position
-    alpha.ok("start again")
-    alpha.machine.serial.expect(r"(?s)SKIFF-GUEST mode reboot.*SKIFF-GUEST mode reboot", 400, start)
-    alpha.ok("destroy again")
 
 
 def test_debians_cloud_kernel_runs(group):
@@ -124,6 +110,13 @@ def test_pause_and_resume(group):
     assert wait_beats(alpha, "cloud", 5, 30)[-1].errors == 0
 
 
+def test_linux_reboots_by_itself(group):
+    alpha = group["alpha"]
+    before = wait_beats(alpha, "cloud", 1, 30)[-1].seq
+    moves.guest_command(alpha, "cloud", "reboot", r"SKIFF-GUEST mode work", 240)
+    assert wait_beats(alpha, "cloud", 1, 240)[-1].seq < before, "it did not begin anew"
+
+
 def test_shutdown_by_the_power_button(group):
     alpha = group["alpha"]
     alpha.ok("shutdown cloud")
@@ -140,7 +133,10 @@ def test_the_generic_kernel_boots_and_idles_without_burning_the_cpu(group):
     second = alpha.ok("host")[0]
     idle = (second["idle_ns"] - first["idle_ns"]) / (second["uptime_ns"] - first["uptime_ns"])
     assert idle > 0.8, f"the host was idle for only {idle:.0%} of the time with an idle guest"
-    error = json.dumps(alpha.ok("info generic"))
-    assert re.search("running", error)
-    alpha.ok("destroy generic")
-    assert alpha.guest("generic")["state"] == "off"
+
+
+def test_linux_powers_off_by_itself(group):
+    alpha = group["alpha"]
+    with alpha.console.guest("generic"):
+        alpha.machine.serial.send("quit\n")
+    alpha.wait_guest("generic", "off", 90)

@@ -9,6 +9,7 @@ import crossings
 from harness import moves
 from harness.pair import bare, linux, wait_beats
 
+QUIET = ["bochs-intel"]
 GROUP = {
     "names": ["alpha", "bravo"],
     "cpus": 2,

@@ -7,6 +7,7 @@ import server
 from harness import clients
 
 ONLY = "qemu-amd"
+QUIET = [ONLY]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 from harness import moves
 from harness.pair import Group, linux, wait_beats
 
+QUIET = ["qemu-amd"]
 FOUR = linux("four", mode="work", memory=128, vcpus=4, extra="skiff.fraction=0.25")
 SIXTEEN = linux("sixteen", mode="work", memory=256, vcpus=16, extra="skiff.rate=50 skiff.fraction=0.1")
 

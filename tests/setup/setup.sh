@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 BUILD_PACKAGES="gcc g++ make binutils pkg-config gnu-efi libtool libltdl-dev libncurses-dev xz-utils patch acpica-tools"
-TEST_PACKAGES="clang clang-format libclang-rt-dev libcmocka-dev python3 python3-pytest"
+TEST_PACKAGES="clang clang-format libclang-rt-dev libcmocka-dev python3 python3-pytest python3-pytest-xdist"
 MACHINE_PACKAGES="ovmf vgabios qemu-system-x86 mtools dosfstools iproute2 iputils-ping tcpdump"
 GUEST_PACKAGES="busybox-static cpio libc6-dev mmdebstrap e2fsprogs"
 CLIENT_PACKAGES="openssh-client postgresql-client iperf3"

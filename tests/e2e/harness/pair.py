@@ -13,7 +13,7 @@ from pathlib import Path
 from . import esp, paths
 from .console import SkiffConsole
 from .kinds import AMD, INTEL, KINDS
-from .machine import Disk, Machine
+from .machine import Disk, Machine, side_by_side
 from .network import Network
 
 ADDRESS = "10.77.0.{}"
@@ -60,7 +60,8 @@ def linux(name: str, kind: str = "cloud", mode: str = "idle", memory: int = 128,
     kernel = paths.BUILD / "e2e" / f"vmlinuz-{kind}"
     if not kernel.exists():
         kernel.parent.mkdir(parents=True, exist_ok=True)
-        kernel.symlink_to(paths.kernel(kind))
+        with contextlib.suppress(FileExistsError):  # another worker's
+            kernel.symlink_to(paths.kernel(kind))
     return GuestSpec(name, kernel, cmdline, memory, modules=[paths.initrd(kind)], **options)
 
 
@@ -216,7 +217,10 @@ class Group:
 
     @property
     def crowded(self) -> bool:
-        """Whether the emulators have more busy threads than this computer has cores: QEMU's one for each CPU, Bochs' one."""
+        """Whether the emulators have more busy threads than this computer has cores for them: QEMU's one for each CPU,
+        Bochs' one."""
+        if side_by_side():
+            return True
         threads = sum(1 if kind == INTEL else self.cpus for kind in self.kinds.values())
         return threads > len(os.sched_getaffinity(0))
 

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/reboot.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include "agent.h"
 
@@ -49,6 +51,10 @@ static void obey(struct work *work, const char *line, struct clock_sample now)
 {
     if (!strcmp(line, "quit")) {
         work->quit = true;
+    } else if (!strcmp(line, "reboot")) {
+        sync();
+        reboot(RB_AUTOBOOT);
+        agent_error("the kernel does not reboot");
     } else if (!strcmp(line, "dmesg")) {
         control_print_kernel_warnings();
     } else if (!strcmp(line, "start-cpu")) {
@@ -61,7 +67,7 @@ static void obey(struct work *work, const char *line, struct clock_sample now)
             disk_verify();
         print_stats(work, clock_check());
     } else {
-        printf("AGENT-UNKNOWN '%s': dmesg, quit, start-cpu, stats or verify wanted\n", line);
+        printf("AGENT-UNKNOWN '%s': dmesg, quit, reboot, start-cpu, stats or verify wanted\n", line);
     }
 }
 
