@@ -13,8 +13,9 @@ from pathlib import Path
 from . import esp, paths
 from .console import SkiffConsole
 from .kinds import AMD, INTEL, KINDS
-from .machine import Disk, Machine, side_by_side
+from .machine import Disk, Machine, QemuMachine, side_by_side
 from .network import Network
+from .serial import SerialTimeout
 
 ADDRESS = "10.77.0.{}"
 ADDRESS6 = "fd77:5f::{}"
@@ -263,6 +264,25 @@ def beats(host: Host, guest: str, start: int = 0) -> list[Beat]:
 def wait_beats(host: Host, guest: str, count: int, timeout: float, start: int | None = None) -> list[Beat]:
     """Waits until a host has shown `count` heartbeats of a guest from now on."""
     begin = host.machine.serial.position if start is None else start
-    return host.machine.serial.wait(
-        lambda: (b if len(b := beats(host, guest, begin)) >= count else None), timeout,
-        f"{count} heartbeats of {guest}")
+    try:
+        return host.machine.serial.wait(
+            lambda: (b if len(b := beats(host, guest, begin)) >= count else None), timeout,
+            f"{count} heartbeats of {guest}")
+    except SerialTimeout as silence:
+        raise SerialTimeout(f"{silence}\n{_where_it_stands(host, guest)}") from None
+
+
+def _where_it_stands(host: Host, guest: str) -> str:
+    """Of a guest that is silent: what its host says of it, and where the machine's CPUs are, twice."""
+    found = []
+    for second in range(2):
+        time.sleep(second)
+        for line in (f"info {guest}", f"stats {guest}", "stats"):
+            try:
+                found.append(f"{line}:\n{host.console.command(line, 20)}")
+            except AssertionError as silence:
+                found.append(f"{line}: {str(silence).splitlines()[0]}")
+        if isinstance(host.machine, QemuMachine) and host.machine.running:
+            state = host.machine.monitor("info registers -a")
+            found += re.findall(r"CPU#\d+|RIP=.*|IDT=.*|RSP=.*", state.replace("\r", ""))
+    return "\n".join(found)
