@@ -8,7 +8,7 @@
 
 #define RING_CHUNK_ORDER 2
 #define RING_CHUNK       (PAGE_SIZE << RING_CHUNK_ORDER)
-#define RING_MAX_CHUNKS  129 // 2 MiB of bytes at any offset within their first chunk
+#define RING_MAX_CHUNKS  65 // 1 MiB of bytes at any offset within their first chunk
 
 struct ring {
     u64 head;                   // bytes ever written; the producer's

@@ -29,7 +29,7 @@
 #define CONNECT_RETRY_MS      50
 // What all windows together may grow beyond their first size, and the part of lwIP's heap that bulk
 // data leaves to headers, acknowledgements and answers.
-#define WINDOW_BUDGET (2 * 1024 * 1024)
+#define WINDOW_BUDGET (1024 * 1024)
 #define HEAP_RESERVE  (128 * 1024)
 
 static u32 count_in, count_out; // updated atomically: connections are made on any thread

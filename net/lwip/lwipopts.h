@@ -56,7 +56,7 @@
 #define MEM_CUSTOM_MALLOC       lwip_port_malloc
 #define MEM_CUSTOM_CALLOC       lwip_port_calloc
 #define MEM_CUSTOM_FREE         lwip_port_free
-#define NET_HEAP_LIMIT          (6 * 1024 * 1024)
+#define NET_HEAP_LIMIT          (4096 * 1024)
 #define MEM_SIZE                NET_HEAP_LIMIT
 #define MEMP_NUM_PBUF           64
 #define MEMP_NUM_UDP_PCB        4
@@ -75,15 +75,15 @@
 #define ARP_TABLE_SIZE         64
 #define LWIP_ND6_NUM_NEIGHBORS 64
 
-// TCP. A window of 2 MiB is 1 Gb/s at 16 ms of round trip. A send buffer twice as long keeps data
-// at hand for whenever the window moves: the writer and the network thread take turns, and a buffer
+// TCP. A window of 1 MiB is 1 Gb/s at 8 ms of round trip. A send buffer twice as long keeps data at
+// hand for whenever the window moves: the writer and the network thread take turns, and a buffer
 // that is all under way leaves both idle for a round trip.
 // The link's MTU bounds a segment; this is what goes into one of 9000 bytes.
 #define TCP_MSS                   8960
 #define LWIP_WND_SCALE            1
-#define TCP_RCV_SCALE             6
-#define TCP_WND                   (2 * 1024 * 1024)
-#define TCP_SND_BUF               (4 * 1024 * 1024)
+#define TCP_RCV_SCALE             5
+#define TCP_WND                   (1024 * 1024)
+#define TCP_SND_BUF               (2 * 1024 * 1024)
 #define TCP_SND_QUEUELEN          1024
 #define TCP_OVERSIZE              32768 // a segment that more is to come for is made as long as it may be
 #define TCP_SNDLOWAT              (16 * 1024)
