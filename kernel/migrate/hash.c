@@ -81,55 +81,18 @@ static bool page_is_zero(const void *page)
     return true;
 }
 
-static void zero_page_hash(u64 out[2])
-{
-    static const u8 zeros[PAGE_SIZE] __attribute__((aligned(8)));
-    static u64 of_zeros[2];
-    if (!of_zeros[0]) // 1 in 2^64: computed each time, nothing worse
-        hash_bytes(zeros, PAGE_SIZE, of_zeros);
-    out[0] = of_zeros[0];
-    out[1] = of_zeros[1];
-}
-
 // Most of a guest's memory is often zeros: seeing that costs a quarter of the digest, and what the
 // digest would be is known.
 bool hash_page(const void *page, u64 out[2])
 {
-    if (page_is_zero(page)) {
-        zero_page_hash(out);
-        return true;
+    static u64 of_zeros[2];
+    if (!page_is_zero(page)) {
+        hash_bytes(page, PAGE_SIZE, out);
+        return false;
     }
-    hash_bytes(page, PAGE_SIZE, out);
-    return false;
-}
-
-// One pass, for the way to memory and back is most of it. A word that changes meanwhile is read
-// once: what is copied is what is hashed.
-static inline void copy_step(struct hash *h, u64 *to, const u64 *from)
-{
-    u64 even = __atomic_load_n(from, __ATOMIC_RELAXED);
-    u64 odd = __atomic_load_n(from + 1, __ATOMIC_RELAXED);
-    to[0] = even;
-    to[1] = odd;
-    step(h, even, odd);
-}
-
-bool hash_copy_page(void *copy, const void *page, u64 out[2])
-{
-    const u64 *from = page;
-    u64 *to = copy;
-    struct hash h;
-    if (page_is_zero(page)) {
-        zero_page_hash(out);
-        return true;
-    }
-    hash_start(&h);
-    for (u32 i = 0; i < PAGE_SIZE / 8; i += 8) {
-        copy_step(&h, to + i, from + i);
-        copy_step(&h, to + i + 2, from + i + 2);
-        copy_step(&h, to + i + 4, from + i + 4);
-        copy_step(&h, to + i + 6, from + i + 6);
-    }
-    hash_finish(&h, out);
-    return false;
+    if (!of_zeros[0]) // 1 in 2^64: computed each time, nothing worse
+        hash_bytes(page, PAGE_SIZE, of_zeros);
+    out[0] = of_zeros[0];
+    out[1] = of_zeros[1];
+    return true;
 }

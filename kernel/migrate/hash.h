@@ -34,8 +34,5 @@ void hash_finish(const struct hash *h, u64 out[2]);
 void hash_bytes(const void *data, size_t bytes, u64 out[2]);
 // Of 4096 bytes, 8-byte aligned. True when they are all zeros.
 bool hash_page(const void *page, u64 out[2]);
-// The same of a page that its owner may be writing, with a copy that is what the digest is of. No
-// copy is made of zeros.
-bool hash_copy_page(void *copy, const void *page, u64 out[2]);
 
 #endif

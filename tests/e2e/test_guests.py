@@ -2,6 +2,7 @@
 """What a guest sees: Debian's unmodified kernels, and bare kernels that look closer."""
 
 import hashlib
+import json
 import re
 import time
 
@@ -140,3 +141,11 @@ def test_linux_powers_off_by_itself(group):
     with alpha.console.guest("generic"):
         alpha.machine.serial.send("quit\n")
     alpha.wait_guest("generic", "off", 90)
+
+
+def test_destroy_pulls_the_plug(group):
+    alpha = group["alpha"]
+    alpha.ok("start cloud")
+    assert "running" in json.dumps(alpha.ok("info cloud"))
+    alpha.ok("destroy cloud")
+    assert alpha.guest("cloud")["state"] == "off"

@@ -4,6 +4,7 @@
 import crossings
 
 ONLY = "bochs-intel"
+QUIET = [ONLY]
 GROUP = {
     "names": ["alpha", "bravo"],
     "cpus": 2,

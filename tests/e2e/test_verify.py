@@ -10,6 +10,7 @@ from harness import moves
 from harness.pair import host_cfg, wait_beats
 
 NAMES = ["alpha", "bravo"]
+QUIET = ["bochs-intel"]
 GUESTS = [crossings.busy_guest()]
 GROUP = {
     "names": NAMES,

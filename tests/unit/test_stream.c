@@ -227,26 +227,6 @@ static void test_digest_finds_flips(void **state)
     assert_every_flip_shows();
 }
 
-static void test_digest_of_a_copy(void **state)
-{
-    (void)state;
-    static u8 copy[PAGE_SIZE] __attribute__((aligned(8)));
-    u64 first[2], other[2];
-    fill_page();
-    assert_false(hash_page(page, first));
-    assert_false(hash_copy_page(copy, page, other));
-    assert_memory_equal(first, other, sizeof(first));
-    assert_memory_equal(copy, page, PAGE_SIZE);
-    memset(page, 0, sizeof(page));
-    page[PAGE_SIZE - 1] = 1;
-    assert_false(hash_copy_page(copy, page, other));
-    assert_memory_equal(copy, page, PAGE_SIZE);
-    page[PAGE_SIZE - 1] = 0;
-    assert_true(hash_page(page, first));
-    assert_true(hash_copy_page(copy, page, other));
-    assert_memory_equal(first, other, sizeof(first));
-}
-
 // Of two bits the second may undo what the first did to a chain: in its own word it can't, in the
 // words that follow only while the difference is simple, as that of a word's top bits is.
 static void test_digest_finds_pairs(void **state)
@@ -373,7 +353,6 @@ int main(void)
         T(test_expect),
         T(test_names),
         cmocka_unit_test(test_digest_finds_flips),
-        cmocka_unit_test(test_digest_of_a_copy),
         cmocka_unit_test(test_digest_finds_pairs),
         cmocka_unit_test(test_digest_finds_bursts),
         cmocka_unit_test(test_digest_finds_shifts),
