@@ -128,12 +128,7 @@ static void ask_to_yield(const struct thread *running)
         vcpu_ask_hook(running->vcpu);
 }
 
-// The interrupt itself made the guest exit, unless its thread was on the way in or out.
-static void slice_over(struct ktimer *t)
-{
-    (void)t;
-    ask_to_yield(thread_current());
-}
+static void slice_over(struct ktimer *t);
 
 // A guest does not poll: where others are ready, here or on another CPU, an interrupt ends its
 // slice. Queue lock held.
@@ -153,6 +148,19 @@ static void arm_slice(struct run_queue *rq, struct thread *running, u64 now)
         ktimer_set(&rq->slice, now + limit - used, slice_over);
     else
         ask_to_yield(running);
+}
+
+// The interrupt itself made the guest exit, unless its thread was on the way in or out. One that
+// then finds nobody to give way to runs on, and is to look again.
+static void slice_over(struct ktimer *t)
+{
+    struct run_queue *rq = container_of(t, struct run_queue, slice);
+    struct thread *running = thread_current();
+    ask_to_yield(running);
+    u64 flags = spin_lock_irqsave(&rq->lock);
+    if (!rq->ready)
+        arm_slice(rq, running, time_ns());
+    spin_unlock_irqrestore(&rq->lock, flags);
 }
 
 // Puts a thread that does not run and is in no queue into that of its CPU. Queue lock held.

@@ -143,6 +143,47 @@ static void test_a_cpu_that_guests_keep_off_says_nothing_about_them(void **state
     thread_keep_off(0);
 }
 
+static unsigned asks;
+static struct vcpu *const some_vcpu = (struct vcpu *)&q;
+
+static void vcpu_hook(struct vcpu *v)
+{
+    assert_ptr_equal(v, some_vcpu);
+}
+
+static void vcpu_ask(struct vcpu *v)
+{
+    assert_ptr_equal(v, some_vcpu);
+    asks++;
+}
+
+static void run_alone(void *arg)
+{
+    (void)arg;
+    thread_set_vcpu(some_vcpu);
+    thread_sleep_ns(1);
+    for (asks = 0; asks < 5; thread_yield_if_needed()) {
+        unsigned before = asks;
+        now += BALANCE_NS;
+        tick();
+        assert_int_equal(asks, before + 1);
+    }
+    thread_set_vcpu(NULL);
+}
+
+// A guest without exits that has a CPU to itself: time and again, not once, is it to look at what
+// waits on others.
+static void test_a_vcpu_alone_looks_at_the_others_again(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    thread_set_vcpu_hooks(vcpu_hook, vcpu_hook, vcpu_ask);
+    thread_create("v", run_alone, NULL, 0);
+    thread_sleep_ns(NS_PER_SEC);
+    assert_int_equal(asks, 5);
+    stop_second_cpu(idle);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +191,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_cpu_takes_what_waits_on_another, start),
         cmocka_unit_test_setup(test_movable_threads_keep_off_a_cpu, start),
         cmocka_unit_test_setup(test_a_cpu_that_guests_keep_off_says_nothing_about_them, start),
+        cmocka_unit_test_setup(test_a_vcpu_alone_looks_at_the_others_again, start),
     };
     return cmocka_run_group_tests(tests, start_all, NULL);
 }
