@@ -163,6 +163,17 @@ static void slice_over(struct ktimer *t)
     spin_unlock_irqrestore(&rq->lock, flags);
 }
 
+// From here on the thread may run a guest, and nothing would end a slice that began before.
+void thread_set_vcpu(struct vcpu *v)
+{
+    struct run_queue *rq = this_queue();
+    struct thread *t = thread_current();
+    u64 flags = spin_lock_irqsave(&rq->lock);
+    t->vcpu = v;
+    arm_slice(rq, t, time_ns());
+    spin_unlock_irqrestore(&rq->lock, flags);
+}
+
 // Puts a thread that does not run and is in no queue into that of its CPU. Queue lock held.
 static void make_ready(struct run_queue *rq, struct thread *t)
 {

@@ -154,11 +154,6 @@ void thread_sleep_ns(u64 ns)
         sched_block(deadline);
 }
 
-void thread_set_vcpu(struct vcpu *v)
-{
-    thread_current()->vcpu = v;
-}
-
 struct vcpu *thread_get_vcpu(void)
 {
     struct thread *t = thread_current();

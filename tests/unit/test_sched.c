@@ -438,6 +438,28 @@ static void test_a_vcpu_is_asked_to_yield(void **state)
     assert_non_null(strchr(trace, 'v'));
 }
 
+static void vcpu_that_attaches_late(void *arg)
+{
+    (void)arg;
+    thread_create("w", say_twice, "w", 0);
+    thread_set_vcpu((struct vcpu *)&m);
+    asks_seen = 0;
+    now += 2 * NS_PER_MS;
+    tick();
+    assert_int_equal(asks_seen, 1);
+    thread_set_vcpu(NULL);
+    note("v");
+}
+
+// What others got ready before there was a vCPU counts as well.
+static void test_a_vcpus_first_slice_ends(void **state)
+{
+    (void)state;
+    thread_create("v", vcpu_that_attaches_late, NULL, THREAD_XSAVE);
+    thread_sleep_ns(10 * NS_PER_MS);
+    assert_non_null(strchr(trace, 'v'));
+}
+
 static void slow(void *arg)
 {
     (void)arg;
@@ -516,6 +538,7 @@ int main(void)
         cmocka_unit_test_setup(test_mutex_in_order, start),
         cmocka_unit_test_setup(test_xsave_and_vcpu_hooks, start),
         cmocka_unit_test_setup(test_a_vcpu_is_asked_to_yield, start),
+        cmocka_unit_test_setup(test_a_vcpus_first_slice_ends, start),
         cmocka_unit_test_setup(test_breaches_and_info, start),
         cmocka_unit_test_setup(test_a_given_xsave_area_is_left_alone, start),
         cmocka_unit_test_setup(test_nothing_left, start),
