@@ -302,7 +302,7 @@ static int setup(void **state)
     return 0;
 }
 
-static int setup_recorded(void **state)
+__attribute__((unused)) static int setup_recorded(void **state)
 {
     setup(state);
     ask(0, "records 1");

@@ -258,7 +258,7 @@ static void empty_all(void)
         empty(&guest[i].in);
 }
 
-static void from_wire(const void *bytes, u32 count)
+__attribute__((unused)) static void from_wire(const void *bytes, u32 count)
 {
     struct nic_frame f = {.pbuf = pbuf_of(bytes, count), .bytes = count};
     switch_from_uplink(&f);
