@@ -16,7 +16,7 @@ GROUP = {
     "names": ["alpha"],
     "cpus": 2,
     "guests": {"alpha": [
-        linux("cloud", mode="work", memory=128, vcpus=2, extra="skiff.rate=200 skiff.fraction=0.25"),
+        linux("cloud", mode="work", memory=128, vcpus=2, extra="skiff.rate=200 skiff.fraction=0.25", self_tests=True),
         linux("generic", "generic", mode="idle", memory=256, vcpus=2),
         bare("triple", "triple.multiboot"),
         *[bare(f"{name}-mb", f"{name}.multiboot") for name in BARE],

