@@ -5,6 +5,7 @@
 #include "kernel/mem.h"
 #include "kernel/migrate/check.h"
 #include "kernel/migrate/dest.h"
+#include "kernel/migrate/fault.h"
 
 // Finds or makes the guest's entry and gives it the description's configuration.
 static void take_entry(struct incoming *in, struct guest *existing, struct reasons *why)
@@ -54,16 +55,8 @@ static void take_cpu(struct incoming *in)
     g->boot_count = in->desc.g.boot_count;
 }
 
-// The claim is on record with the volumes that were made, so that they go where a restart ends it.
-static bool take_disks(struct incoming *in, struct reasons *why)
+static bool record(struct incoming *in, struct reasons *why)
 {
-    const struct guest_config *cfg = &in->guest->config;
-    char err[160];
-    if (disks_make(&in->desc, err, sizeof(err))) {
-        reason_add(why, "building the guest failed: %s", err);
-        return false;
-    }
-    disks_identify(cfg->disks, cfg->disk_count, in->disk_id);
     if (!in->claim)
         return true;
     mutex_lock(&claims_lock);
@@ -73,6 +66,23 @@ static bool take_disks(struct incoming *in, struct reasons *why)
     if (e)
         reason_add(why, "datastore: the move cannot be recorded there (%d)", e);
     return !e;
+}
+
+// The claim is on record with the volumes that were made, so that they go where a restart ends it,
+// and before that without them, so that no moment of their making is left out.
+static bool take_disks(struct incoming *in, struct reasons *why)
+{
+    const struct guest_config *cfg = &in->guest->config;
+    char err[160];
+    if (in->desc.disk_count && !record(in, why))
+        return false;
+    if (disks_make(&in->desc, err, sizeof(err))) {
+        reason_add(why, "building the guest failed: %s", err);
+        return false;
+    }
+    fault_stall(FAULT_VOLUMES);
+    disks_identify(cfg->disks, cfg->disk_count, in->disk_id);
+    return record(in, why);
 }
 
 static void build(struct incoming *in, struct reasons *why)

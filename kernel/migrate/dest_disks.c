@@ -24,13 +24,18 @@ static bool find_store(const char *path, struct datastore_info *out)
     return false;
 }
 
+static bool find_volume(const char *path, struct volume_info *out)
+{
+    for (u32 i = 0; volume_get_info(i, out); i++)
+        if (!strcmp(out->path, path))
+            return true;
+    return false;
+}
+
 static u64 volume_id(const char *path)
 {
     struct volume_info v;
-    for (u32 i = 0; volume_get_info(i, &v); i++)
-        if (!strcmp(v.path, path))
-            return v.id;
-    return 0;
+    return find_volume(path, &v) ? v.id : 0;
 }
 
 void disks_check(const struct guest_desc *d, const char *host, struct reasons *why)
@@ -72,6 +77,14 @@ void disks_identify(const char (*path)[CONFIG_DISK], u32 count, u64 *id)
 {
     for (u32 i = 0; i < count; i++)
         id[i] = volume_id(path[i]);
+}
+
+void disks_identify_empty(const char (*path)[CONFIG_DISK], u32 count, u64 *id)
+{
+    struct volume_info v;
+    for (u32 i = 0; i < count; i++)
+        if (!id[i] && find_volume(path[i], &v) && !v.allocated_bytes)
+            id[i] = v.id;
 }
 
 void disks_delete(const char (*path)[CONFIG_DISK], u32 count, const u64 *id)

@@ -56,6 +56,8 @@ void disks_check(const struct guest_desc *d, const char *host, struct reasons *w
 int disks_make(const struct guest_desc *d, char *err, size_t size);
 // Which volumes these are just now (struct volume_info), 0 where there is none.
 void disks_identify(const char (*path)[CONFIG_DISK], u32 count, u64 *id);
+// Adds to those that are not known: volumes of these names that hold nothing.
+void disks_identify_empty(const char (*path)[CONFIG_DISK], u32 count, u64 *id);
 // Deletes a guest's volumes: of a copy that was given up, or of one that has gone. One that has
 // been made since under the same name is another's, and stays.
 void disks_delete(const char (*path)[CONFIG_DISK], u32 count, const u64 *id);

@@ -42,6 +42,7 @@ static const struct choice {
     {"stall-at-commit", 1 << (STALL_SHIFT + FAULT_COMMIT)},
     {"stall-at-running", 1 << (STALL_SHIFT + FAULT_RUNNING)},
     {"stall-at-accept", 1 << (STALL_SHIFT + FAULT_ACCEPT)},
+    {"stall-at-volumes", 1 << (STALL_SHIFT + FAULT_VOLUMES)},
     {"stall-at-stop", 1 << (STALL_SHIFT + FAULT_STOP)},
     {"stall-at-record", 1 << (STALL_SHIFT + FAULT_RECORD)},
     {"stall-at-release", 1 << (STALL_SHIFT + FAULT_RELEASE)},
@@ -68,15 +69,15 @@ int fault_set(const char *name, char *err, size_t size)
     snprintf(err, size,
              "no fault \"%s\": none, flip-page, change-register, lose-page, no-shootdown, "
              "drop-link-at-X with X one of disk, precopy, offer, ready, commit, running, or "
-             "stall-at-X with one of these or accept, stop, record, release",
+             "stall-at-X with one of these or accept, volumes, stop, record, release",
              name);
     return E_INVAL;
 }
 
 static const char *point_name(enum fault_point p)
 {
-    static const char *const names[] = {"disk",    "precopy", "offer", "ready",  "commit",
-                                        "running", "accept",  "stop",  "record", "release"};
+    static const char *const names[] = {"disk",   "precopy", "offer", "ready",  "commit", "running",
+                                        "accept", "volumes", "stop",  "record", "release"};
     return names[p];
 }
 

@@ -20,6 +20,7 @@ enum fault_point {
     FAULT_LINK_POINTS,
     // Stalls alone.
     FAULT_ACCEPT = FAULT_LINK_POINTS,
+    FAULT_VOLUMES, // the destination has made the disks' volumes, but not put them on record
     FAULT_STOP,    // the guest stands still; the destination has all of its disks
     FAULT_RECORD,  // the hand-over is on record here, the peer is not told
     FAULT_RELEASE, // the guest runs there, its copy is still here; the disks are compared
@@ -27,9 +28,9 @@ enum fault_point {
 
 // Arms one: "flip-page", "change-register", "lose-page" (a changed page is not sent at the stop),
 // "no-shootdown" (collecting dirty pages flushes no TLB), "drop-link-at-X" with X of disk, precopy,
-// offer, ready, commit, running, or "stall-at-X" with one of these or accept, stop, record,
-// release; "none" disarms all and ends a stall. 0, or E_INVAL with the choices in err. All but the
-// stalls fire once.
+// offer, ready, commit, running, or "stall-at-X" with one of these or accept, volumes, stop,
+// record, release; "none" disarms all and ends a stall. 0, or E_INVAL with the choices in err. All
+// but the stalls fire once.
 int fault_set(const char *name, char *err, size_t size);
 const char *fault_name(unsigned i); // i-th choice, NULL after the last
 

@@ -167,11 +167,26 @@ static void place_guest(const struct claim *c, struct guest *g)
              gone ? "belongs to %s" : "this host restarted before %s had answered COMMIT", c->peer);
 }
 
+// The power failed while the volumes were made: none of their names was here before, so what is
+// and holds nothing is the move's. Once only: later somebody else may make one.
+static void drop_unrecorded(struct claim *c)
+{
+    disks_identify_empty(c->disks, c->disk_count, c->disk_id);
+    mutex_lock(&claims_lock);
+    int error = ledger_write(c, c->state);
+    mutex_unlock(&claims_lock);
+    if (error)
+        log_error("migrate", "guest %s: that its move here has ended cannot be recorded (%d)",
+                  c->guest, error);
+}
+
 static void take_up(const struct entry *e)
 {
     struct claim *c = take_claim(e);
     if (!c)
         return;
+    if (e->state == HO_RECEIVING)
+        drop_unrecorded(c);
     // A copy that was never whole, or is not to be used, or that the power left when its guest had
     // gone.
     if (c->state == HO_DROPPED || c->state == HO_MOVED)

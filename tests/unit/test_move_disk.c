@@ -317,16 +317,48 @@ static void test_another_volume_of_that_name_stays(void **state)
     assert_disk(0);
 }
 
+static void await_volumes(u32 n, const char *what)
+{
+    for (u32 i = 0; i < 1000 && strcmp(ask(n, "volumes"), what) != 0; i++)
+        usleep(10000);
+    assert_string_equal(reply, what);
+}
+
+// What was made when the power failed goes, once: then whoever makes an empty one keeps it.
+static void test_volumes_that_were_just_made_go_once(void **state)
+{
+    char err[160];
+    (void)state;
+    ask(1, "fault stall-at-volumes");
+    ask(0, "begin bravo");
+    await_stall(1);
+    ask(1, "volumes");
+    assert_reply("fast/web");
+    power_off(1);
+    power_on(1);
+    await_volumes(1, "none");
+    power_off(1);
+    fake_store = &fake_stores[1];
+    assert_int_equal(volume_create("fast/web", 64 * KIB, err, sizeof(err)), 0);
+    power_on(1);
+    ask(1, "volumes");
+    assert_reply("fast/web");
+    ask(0, "wait");
+    assert_reply("failed");
+    assert_runs(0);
+}
+
 static int test_every_end(void)
 {
-    static const char *const points[] = {"accept", "disk",   "precopy", "stop",    "offer",
-                                         "ready",  "record", "commit",  "running", "release"};
+    static const char *const points[] = {"volumes", "accept", "disk",   "precopy", "stop",   "offer",
+                                         "ready",   "record", "commit", "running", "release"};
     const struct CMUnitTest ends =
         cmocka_unit_test_setup_teardown(test_a_host_ends_and_comes_back, setup_recorded, teardown);
     int failed = 0;
     for (victim = 0; victim < 2; victim++) {
-        // At ACCEPT nothing is on record at the source, where only its configuration lists the guest.
-        for (u32 i = victim == 0; i < ARRAY_SIZE(points); i++) {
+        // The source makes no volumes, and at ACCEPT nothing is on record there, where only its
+        // configuration lists the guest.
+        for (u32 i = victim == 0 ? 2 : 0; i < ARRAY_SIZE(points); i++) {
             point = points[i];
             print_message("host %u ends at %s\n", victim, point);
             failed += _cmocka_run_group_tests(point, &ends, 1, NULL, NULL);
@@ -349,6 +381,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_verified_disk, setup_recorded, teardown),
         cmocka_unit_test_setup_teardown(test_a_lost_write_is_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_volume_of_that_name_stays, setup_recorded,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_volumes_that_were_just_made_go_once, setup_recorded,
                                         teardown),
     };
     disk_kib = 8200; // the last block is not whole, at 64 KiB
