@@ -150,16 +150,17 @@ static void arm_slice(struct run_queue *rq, struct thread *running, u64 now)
         ask_to_yield(running);
 }
 
-// The interrupt itself made the guest exit, unless its thread was on the way in or out. One that
-// then finds nobody to give way to runs on, and is to look again.
+// The interrupt itself made the guest exit, unless its thread was on the way in or out. With nobody
+// here to give way to it looks at the other CPUs; it may run on, as it may where the one that its
+// slice was for has gone to another CPU, and then has a slice again.
 static void slice_over(struct ktimer *t)
 {
     struct run_queue *rq = container_of(t, struct run_queue, slice);
     struct thread *running = thread_current();
-    ask_to_yield(running);
     u64 flags = spin_lock_irqsave(&rq->lock);
     if (!rq->ready)
-        arm_slice(rq, running, time_ns());
+        ask_to_yield(running);
+    arm_slice(rq, running, time_ns());
     spin_unlock_irqrestore(&rq->lock, flags);
 }
 

@@ -2,6 +2,33 @@
 // Hosts as processes that take commands over a pipe, and the test's side of that. Included once, by
 // a test.
 
+#include "tests/unit/unit.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "arch/x86/cpu.h"
+#include "kernel/lib.h"
+#include "kernel/log.h"
+#include "kernel/mem.h"
+#include "kernel/migrate/check.h"
+#include "kernel/migrate/fault.h"
+#include "kernel/migrate/ledger.h"
+#include "kernel/migrate/jobs.h"
+#include "kernel/migrate/migrate.h"
+#include "kernel/random.h"
+#include "net/net.h"
+#include "storage/datastore.h"
+#include "storage/guest_disk.h"
+#include "tests/unit/fake_move.h"
+
+#include "tests/unit/fake_move_os.h"
+
+#include "tests/unit/fake_datastore.h"
+
+#include "tests/unit/fake_move_guest.h"
+
 static const u8 uuid[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
 #define GUEST_MIB 4
 #define PORT      7070
@@ -281,6 +308,14 @@ static void power_off(u32 n)
     fclose(hosts[n].out);
     hosts[n].pid = 0;
     fake_shared->running[n] = 0;
+}
+
+// Before the first test.
+static void fake_hosts_make(void)
+{
+    fake_shared =
+        mmap(NULL, sizeof(*fake_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 static u32 disk_kib; // of the guest's disk; 0: it has none

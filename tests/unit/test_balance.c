@@ -184,6 +184,46 @@ static void test_a_vcpu_alone_looks_at_the_others_again(void **state)
     stop_second_cpu(idle);
 }
 
+static void run_while_another_leaves(void *arg)
+{
+    (void)arg;
+    thread_set_vcpu(some_vcpu);
+    struct thread *first = thread_create("m", note_cpu, "m", THREAD_MOVABLE);
+    struct thread *second = thread_create("p", note_cpu, "p", 0);
+    second->vruntime = first->vruntime + 2 * NS_PER_MS; // not sorted anew: it is the last
+    thread_keep_off(0);
+    become(&second_cpu);
+    assert_true(balance_pull());
+    become(&fake_cpu_block);
+    for (u32 i = 0; i < 10; i++) {
+        asks = 0;
+        now += NS_PER_MS;
+        tick();
+        if (asks) // as a vCPU does; a guest looks at nothing by itself
+            thread_yield_if_needed();
+    }
+    assert_non_null(strchr(trace, 'p'));
+    thread_set_vcpu(NULL);
+}
+
+// Its slice was for a thread that another CPU has taken; who still waits here comes in turn.
+static void test_a_slice_outlives_whom_it_was_for(void **state)
+{
+    (void)state;
+    struct thread *idle = start_second_cpu();
+    thread_keep_off(BIT(1)); // until it looks
+    thread_set_vcpu_hooks(vcpu_hook, vcpu_hook, vcpu_ask);
+    thread_create("v", run_while_another_leaves, NULL, 0);
+    thread_sleep_ns(NS_PER_SEC);
+    become(&second_cpu);
+    thread_yield();
+    assert_string_equal(trace, "p00m11");
+    become(&fake_cpu_block);
+    thread_create("p", note_cpu, "p", 0); // frees what ended on the second CPU
+    stop_second_cpu(idle);
+    thread_sleep_ns(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +232,7 @@ int main(void)
         cmocka_unit_test_setup(test_movable_threads_keep_off_a_cpu, start),
         cmocka_unit_test_setup(test_a_cpu_that_guests_keep_off_says_nothing_about_them, start),
         cmocka_unit_test_setup(test_a_vcpu_alone_looks_at_the_others_again, start),
+        cmocka_unit_test_setup(test_a_slice_outlives_whom_it_was_for, start),
     };
     return cmocka_run_group_tests(tests, start_all, NULL);
 }

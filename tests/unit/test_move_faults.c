@@ -18,33 +18,6 @@
 // sources: kernel/crc32c.c kernel/ip.c kernel/uuid.c
 
 // libs: -lpthread
-#include "tests/unit/unit.h"
-
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-
-#include "arch/x86/cpu.h"
-#include "kernel/lib.h"
-#include "kernel/log.h"
-#include "kernel/mem.h"
-#include "kernel/migrate/check.h"
-#include "kernel/migrate/fault.h"
-#include "kernel/migrate/ledger.h"
-#include "kernel/migrate/jobs.h"
-#include "kernel/migrate/migrate.h"
-#include "kernel/random.h"
-#include "net/net.h"
-#include "storage/datastore.h"
-#include "storage/guest_disk.h"
-#include "tests/unit/fake_move.h"
-
-#include "tests/unit/fake_move_os.h"
-
-#include "tests/unit/fake_datastore.h"
-
-#include "tests/unit/fake_move_guest.h"
-
 #include "tests/unit/fake_move_host.h"
 
 // A link cut at any point, by either host: in the end exactly one runs it.
@@ -341,8 +314,6 @@ int main(void)
         R(test_recorded_operators_word_after_restart),
         R(test_unrecorded),
     };
-    fake_shared =
-        mmap(NULL, sizeof(*fake_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    signal(SIGPIPE, SIG_IGN);
+    fake_hosts_make();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

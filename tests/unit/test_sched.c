@@ -404,6 +404,17 @@ static void test_xsave_and_vcpu_hooks(void **state)
     assert_int_equal(restores, 4); // the first time as well
 }
 
+// Ends its slice while another waits.
+static void vcpu_uses_its_slice(void)
+{
+    asks_seen = 0;
+    now += 2 * NS_PER_MS;
+    tick();
+    assert_int_equal(asks_seen, 1);
+    thread_set_vcpu(NULL);
+    note("v");
+}
+
 static void vcpu_that_wakes_another(void *arg)
 {
     (void)arg;
@@ -418,12 +429,14 @@ static void vcpu_that_wakes_another(void *arg)
     // Two that get on evenly: the timer says when.
     thread_create("h", say_twice, "h", 0);
     thread_yield();
-    asks_seen = 0;
-    now += 2 * NS_PER_MS;
-    tick();
-    assert_int_equal(asks_seen, 1);
-    thread_set_vcpu(NULL);
-    note("v");
+    vcpu_uses_its_slice();
+}
+
+static void run_vcpu(void (*body)(void *arg))
+{
+    thread_create("v", body, NULL, THREAD_XSAVE);
+    thread_sleep_ns(10 * NS_PER_MS);
+    assert_non_null(strchr(trace, 'v'));
 }
 
 // A guest does not look whether another thread wants its CPU: its vCPU is asked to.
@@ -433,9 +446,7 @@ static void test_a_vcpu_is_asked_to_yield(void **state)
     ready_count = 0;
     thread_create("w", waiter, "w", 0);
     thread_sleep_ns(1);
-    thread_create("v", vcpu_that_wakes_another, NULL, THREAD_XSAVE);
-    thread_sleep_ns(10 * NS_PER_MS);
-    assert_non_null(strchr(trace, 'v'));
+    run_vcpu(vcpu_that_wakes_another);
 }
 
 static void vcpu_that_attaches_late(void *arg)
@@ -443,21 +454,14 @@ static void vcpu_that_attaches_late(void *arg)
     (void)arg;
     thread_create("w", say_twice, "w", 0);
     thread_set_vcpu((struct vcpu *)&m);
-    asks_seen = 0;
-    now += 2 * NS_PER_MS;
-    tick();
-    assert_int_equal(asks_seen, 1);
-    thread_set_vcpu(NULL);
-    note("v");
+    vcpu_uses_its_slice();
 }
 
 // What others got ready before there was a vCPU counts as well.
 static void test_a_vcpus_first_slice_ends(void **state)
 {
     (void)state;
-    thread_create("v", vcpu_that_attaches_late, NULL, THREAD_XSAVE);
-    thread_sleep_ns(10 * NS_PER_MS);
-    assert_non_null(strchr(trace, 'v'));
+    run_vcpu(vcpu_that_attaches_late);
 }
 
 static void slow(void *arg)
